@@ -1,0 +1,287 @@
+"""The few nouns that everything shares.
+
+Outside, people and items have *keys*: whatever the caller's tables say. Inside, they have *ids*:
+dense integers, where 0 is padding (as an item: the start of a history) and 1 is unknown.
+``IdMap`` is the only door between the two.
+
+Shape letters: E events, P people (reserved ids included), V items (reserved ids included),
+Q questions, N packed positions, B histories of a batch, D width.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from enum import StrEnum
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import polars as pl
+import torch
+
+from palate.errors import DataError
+
+PADDING = 0
+UNKNOWN = 1
+FIRST_ID = 2
+"""Ids 0 and 1 are reserved; the first real person or item has id 2."""
+
+IntArray = npt.NDArray[np.integer[Any]]
+FloatArray = npt.NDArray[np.floating[Any]]
+BoolArray = npt.NDArray[np.bool_]
+
+Key = int | str
+
+
+class FieldKind(StrEnum):
+    """What a column of an item (or a person) holds."""
+
+    TEXT = "text"
+    CATEGORY = "category"
+    CATEGORIES = "categories"
+    NUMBER = "number"
+    IMAGE = "image"
+    AUDIO = "audio"
+    VIDEO = "video"
+    VECTOR = "vector"
+
+
+class Part(StrEnum):
+    """Which side of the split an event is on."""
+
+    TRAIN = "train"
+    VALIDATION = "validation"
+    TEST = "test"
+
+
+PART_CODES: dict[Part, int] = {Part.TRAIN: 0, Part.VALIDATION: 1, Part.TEST: 2}
+PART_UNUSED = 3
+"""Code of events that no part may see (after a held-out target, or of a dropped target)."""
+
+
+@dataclass(frozen=True)
+class Field:
+    """One column of content."""
+
+    name: str
+    kind: FieldKind
+
+
+@dataclass(frozen=True)
+class Schema:
+    """What a prepared data set is made of: its fields, its event types, its clock."""
+
+    fields: tuple[Field, ...] = ()
+    events: tuple[str, ...] = ("interaction",)
+    """Event type of code 0, 1, 2, …"""
+    event_weights: tuple[float, ...] = (1.0,)
+    """Weight of each event type as a training target."""
+    target_events: tuple[str, ...] = ("interaction",)
+    """Event types that are predicted and judged; all types are inputs."""
+    has_time: bool = True
+    """False where ``time`` only orders the events and distances between times mean nothing."""
+
+    @property
+    def target_codes(self) -> IntArray:
+        return np.array([self.events.index(name) for name in self.target_events], dtype=np.int64)
+
+
+class IdMap:
+    """Keys outside, ids inside.
+
+    >>> people = IdMap(pl.Series(["ann", "bob"]))
+    >>> people.ids(["bob", "eve"]).tolist()
+    [3, 1]
+    >>> people.keys([2, 3])
+    ['ann', 'bob']
+
+    Keys are int64 or text, as in the caller's tables; a key given as text to an integer map (the
+    command line can give nothing else) is read as a number, and the other way round.
+    """
+
+    def __init__(self, keys: pl.Series) -> None:
+        if keys.dtype not in (pl.Int64, pl.String):
+            keys = keys.cast(pl.Int64 if keys.dtype.is_integer() else pl.String)
+        if keys.null_count() or keys.n_unique() != len(keys):
+            raise DataError("Keys must be present and unique to become ids; clean them first.")
+        self.series = keys.rename("key")
+        self._table = pl.DataFrame(
+            {"key": self.series, "id": np.arange(FIRST_ID, FIRST_ID + len(keys), dtype=np.int64)}
+        )
+
+    def __len__(self) -> int:
+        """The number of keys; ids run from 2 to ``len + 1``."""
+        return len(self.series)
+
+    @property
+    def size(self) -> int:
+        """Rows of a table indexed by id: the keys and the two reserved ids."""
+        return len(self.series) + FIRST_ID
+
+    def __contains__(self, key: Key) -> bool:
+        return bool(self.ids([key])[0] != UNKNOWN)
+
+    def ids(self, keys: Sequence[Key] | pl.Series) -> IntArray:
+        """The id of each key; 1 where the key is unknown."""
+        given = (
+            keys if isinstance(keys, pl.Series) else pl.Series([str(key) for key in keys], dtype=pl.String)
+        )
+        given = given.cast(self.series.dtype, strict=False).rename("key")
+        found = given.to_frame().join(self._table, on="key", how="left", maintain_order="left")
+        return found["id"].fill_null(UNKNOWN).to_numpy().astype(np.int64)
+
+    def keys(self, ids: Sequence[int] | IntArray) -> list[Key]:
+        """The key of each id.
+
+        Raises:
+            DataError: an id is reserved or out of range.
+        """
+        rows = np.asarray(ids, dtype=np.int64) - FIRST_ID
+        if rows.size and (rows.min() < 0 or rows.max() >= len(self.series)):
+            raise DataError(f"Ids must lie between {FIRST_ID} and {len(self.series) + 1}.")
+        return self.series.gather(rows).to_list()
+
+    def extended(self, keys: pl.Series) -> IdMap:
+        """A map with further keys behind the present ones; present ids do not change."""
+        return IdMap(pl.concat([self.series, keys.cast(self.series.dtype).rename("key")]))
+
+
+@dataclass(frozen=True)
+class Histories:
+    """Many histories as flat columns with offsets; may be memory-mapped.
+
+    History ``p`` is ``item[offsets[p]:offsets[p + 1]]``, in time order, stable for equal times::
+
+        offsets  0     3  4
+        item     7 9 7 | 8      history 0 is 7, 9, 7; history 1 is 8
+    """
+
+    offsets: IntArray  # int64 [rows + 1]
+    item: IntArray  # int32 [E], item ids
+    event: IntArray  # uint8 [E], codes into Schema.events
+    time: IntArray  # int64 [E], microseconds since 1970 or, where Schema.has_time is false, an order
+
+    def __len__(self) -> int:
+        return len(self.offsets) - 1
+
+    @property
+    def lengths(self) -> IntArray:
+        return np.diff(self.offsets)
+
+    def select(self, rows: IntArray) -> Histories:
+        """The histories of these rows, copied, in the order asked."""
+        rows = np.asarray(rows, dtype=np.int64)
+        starts, lengths = self.offsets[rows], self.lengths[rows]
+        offsets = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
+        where = np.arange(offsets[-1]) + np.repeat(starts - offsets[:-1], lengths)
+        return Histories(offsets, self.item[where], self.event[where], self.time[where])
+
+    def keep(self, mask: BoolArray) -> Histories:
+        """The same rows with only the events where ``mask`` is true."""
+        kept = np.concatenate([[0], np.cumsum(mask)]).astype(np.int64)
+        return Histories(kept[self.offsets], self.item[mask], self.event[mask], self.time[mask])
+
+    def rows(self) -> IntArray:
+        """The row of each event, int64 [E]."""
+        return np.repeat(np.arange(len(self)), self.lengths)
+
+    @staticmethod
+    def of(items: Sequence[Sequence[int]]) -> Histories:
+        """Histories from lists of item ids, all of event code 0, at times 0, 1, 2, …"""
+        lengths = np.array([len(history) for history in items], dtype=np.int64)
+        offsets = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
+        flat = np.array([item for history in items for item in history], dtype=np.int32)
+        steps = np.arange(len(flat)) - np.repeat(offsets[:-1], lengths)
+        return Histories(offsets, flat, np.zeros(len(flat), np.uint8), steps.astype(np.int64))
+
+
+@dataclass(frozen=True)
+class Questions:
+    """What evaluation asks: given these histories, which items came next?"""
+
+    people: IntArray  # int64 [Q], person ids
+    histories: Histories  # Q rows: everything known before the question
+    target_offsets: IntArray  # int64 [Q + 1]
+    target_items: IntArray  # int32, ids of the distinct held-out items, in time order
+
+    def __len__(self) -> int:
+        return len(self.people)
+
+    def slice(self, start: int, stop: int) -> Questions:
+        rows = np.arange(start, min(stop, len(self)))
+        first, last = self.target_offsets[rows[0]], self.target_offsets[rows[-1] + 1]
+        return Questions(
+            self.people[rows],
+            self.histories.select(rows),
+            self.target_offsets[rows[0] : rows[-1] + 2] - first,
+            self.target_items[first:last],
+        )
+
+    def chunks(self, size: int) -> Iterator[Questions]:
+        for start in range(0, len(self), size):
+            yield self.slice(start, start + size)
+
+
+@dataclass(frozen=True)
+class Note:
+    """What one named rule did to the data: a line of the data report."""
+
+    rule: str
+    removed: int
+    remaining: int
+    detail: str = ""
+    examples: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """A stranger's tables with Palate's column names, before cleaning.
+
+    ``interactions`` has the columns ``user``, ``item`` (int64 or text keys), ``time`` (int64:
+    microseconds since 1970, or an order), ``event`` (text), ``value`` (float64) and ``row`` (the
+    order of the rows in the source); cells that could not be read are null.
+    ``items`` has ``item`` and one column per field, several rows per item where the source has
+    them, and ``row`` where it comes from the interactions themselves.
+    """
+
+    name: str
+    interactions: pl.LazyFrame
+    fields: tuple[Field, ...] = ()
+    items: pl.DataFrame | None = None
+    users: pl.DataFrame | None = None
+    relations: tuple[pl.DataFrame, ...] = ()
+    has_time: bool = True
+    event_weights: dict[str, float] = field(default_factory=dict)
+    negative_value: str | None = None
+    """Event type of rows whose value is below zero; None leaves them to the cleaning rules."""
+    exclude_items: tuple[str, ...] = ()
+    """Regular expressions; items whose key matches one entirely are not things to recommend."""
+    settings: dict[str, Any] = field(default_factory=dict)
+    """Settings that belong to this data set (its protocol); the run's own come later and win."""
+    fingerprint: str = ""
+    """Changes when the source changes; empty for frames in memory."""
+    notes: tuple[Note, ...] = ()
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Histories laid end to end; every history begins with a start position (item id 0).
+
+    Position ``n`` knows item ``item[n]`` and everything before it in the same history, and is asked
+    for ``target[n]``, the item that came next (0 where nothing is asked)::
+
+        item      0 7 9 | 0 8        position  0 1 2 | 0 1
+        target    7 9 0 | 8 0        last      2, 4
+    """
+
+    item: torch.Tensor  # int64 [N]
+    event: torch.Tensor  # int64 [N], 0 at the start position, else 1 + code of the event type
+    gap: torch.Tensor  # int64 [N], bucket of the time since the previous event, 0 where unknown
+    position: torch.Tensor  # int64 [N], place inside the own history
+    last: torch.Tensor  # int64 [B], index of each history's last position
+    target: torch.Tensor  # int64 [N]
+    weight: torch.Tensor  # float32 [N], 0 where nothing is asked
+
+    def to(self, device: torch.device) -> Batch:
+        return replace(self, **{name: getattr(self, name).to(device) for name in self.__dataclass_fields__})

@@ -1,0 +1,272 @@
+"""One run is one YAML file is one tree of frozen models.
+
+Later sources win: the defaults here, the ``settings`` of the data set, a ``--config`` file, then
+``--set section.field=value``. An unknown name is refused with the nearest known one.
+"""
+
+from __future__ import annotations
+
+import datetime
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self, TypeVar, get_args
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic_core import ErrorDetails
+
+from palate.errors import SettingsError, did_you_mean
+
+Model = TypeVar("Model", bound=BaseModel)
+
+Share = Annotated[float, Field(ge=0.0, lt=1.0)]
+Positive = Annotated[int, Field(ge=1)]
+
+
+class Frozen(BaseModel):
+    """A settings model: immutable, no unknown keys, every field documented."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+
+
+class DataSettings(Frozen):
+    """Cleaning: which rows count."""
+
+    min_user_events: Positive = 1
+    """People with fewer events are left out; applied in turn with ``min_item_events`` until both hold."""
+    min_item_events: Positive = 1
+    """Items with fewer events are left out."""
+    repeats: Literal["keep", "first", "last"] = "keep"
+    """What to keep when one person meets one item again with the same event type."""
+    max_events_per_hour: int = Field(default=0, ge=0)
+    """People with more events in any clock hour are taken for robots and left out; 0 switches this off."""
+    earliest: datetime.date | None = None
+    """Events before this day are impossible times."""
+    latest: datetime.date | None = None
+    """Events after this day are impossible times; by default, after tomorrow."""
+    strict: bool = False
+    """Bad rows and bad cells stop the run instead of being counted."""
+
+
+class SplitSettings(Frozen):
+    """What is held out for validation and test."""
+
+    kind: Literal["leave_one_out", "leave_last_k", "temporal", "cold_items", "cold_users"] = "leave_one_out"
+    k: Positive = 1
+    """Events held out per person by ``leave_last_k``, for validation and again for test."""
+    date: datetime.datetime | None = None
+    """Start of the test period of ``temporal``; by default set by ``share``."""
+    horizon_days: float | None = Field(default=None, gt=0)
+    """Length of the test period, and of the validation period before it; by default, to the end."""
+    share: Annotated[float, Field(gt=0.0, lt=0.5)] = 0.1
+    """Share held out, for validation and again for test: of events (``temporal``, by time), of items
+    (``cold_items``) or of people (``cold_users``)."""
+
+
+class TextSettings(Frozen):
+    """The text encoder: embeddings, convolutions of several widths, max-pool, dense."""
+
+    vocabulary: Positive = 4000
+    """Sub-word tokens learned from the training catalogue."""
+    max_tokens: Positive = 32
+    """Tokens read of each text."""
+    width: Positive = 48
+    """Width of a token's vector."""
+    kernel_sizes: tuple[Positive, ...] = (1, 2, 3)
+    """One convolution per width, in tokens."""
+    filters: Positive = 48
+    """Filters per convolution."""
+
+
+class ModelSettings(Frozen):
+    """The shape of the network."""
+
+    width: Positive = 128
+    """Width of every vector: events, items, people."""
+    max_history: Positive = 200
+    """Latest events of a person that the model reads."""
+    blocks: Positive = 4
+    """Gated causal convolution blocks."""
+    kernel_size: Positive = 3
+    """Taps of each convolution over time."""
+    dilations: tuple[Positive, ...] = (1, 2, 4, 8)
+    """Steps between taps; block b takes entry b, beginning again at the end."""
+    activation: Literal["glu", "silu", "gelu", "relu"] = "glu"
+    """What follows the convolution."""
+    feed_forward: Annotated[float, Field(ge=0.0)] = 2.0
+    """Width of the feed-forward layer as a multiple of ``width``; 0 leaves it out."""
+    dropout: Share = 0.3
+    """Dropout of events and of every block's output."""
+    id_dropout: Share = 0.1
+    """Share of items whose id vector reads "unknown" in a training step, so that content carries them."""
+    content: bool = True
+    """Read the items' fields; false learns from ids alone."""
+    text: TextSettings = TextSettings()
+
+
+class TaskSettings(Frozen):
+    """One loss over the shared model."""
+
+    name: Literal["next_item"] = "next_item"
+    weight: Annotated[float, Field(gt=0.0)] = 1.0
+
+
+class TrainSettings(Frozen):
+    """How the network learns."""
+
+    target_events: tuple[str, ...] | None = None
+    """Event types to predict; by default every type but ``return``."""
+    max_epochs: Positive = 16
+    """Passes over the data; the learning rate decays to its end over them."""
+    batch_events: Positive = 12_288
+    """Events per step, at least one history."""
+    learning_rate: Annotated[float, Field(gt=0.0)] = 2e-3
+    weight_decay: Annotated[float, Field(ge=0.0)] = 0.01
+    warmup: Share = 0.05
+    """Share of all steps in which the learning rate rises from zero."""
+    clip_norm: Annotated[float, Field(gt=0.0)] = 1.0
+    """Longest gradient allowed."""
+    crop: Share = 0.5
+    """Share of histories that are cut to a random stretch in each pass."""
+    sampled_above: Positive = 50_000
+    """Catalogues larger than this are trained with sampled softmax."""
+    negatives: Positive = 4096
+    """Shared negatives per step of sampled softmax."""
+    validate_metric: str = "ndcg@10"
+    patience: Positive = 4
+    """Passes without a better validation metric before training stops."""
+    precision: Literal["auto", "float32", "bfloat16"] = "auto"
+    """``auto`` takes bfloat16 where this machine multiplies matrices faster in it."""
+    threads: int = Field(default=0, ge=0)
+    """Processor threads; 0 takes all."""
+    checkpoint_steps: Positive = 200
+    """Steps between checkpoints; the end of a pass always writes one."""
+
+
+class EvaluateSettings(Frozen):
+    """How the model is judged."""
+
+    filter_seen: bool = True
+    """Items already in a person's history cannot be recommended, and are not asked for."""
+    cutoffs: tuple[Positive, ...] = (5, 10, 20)
+    cold_targets: bool = True
+    """Ask for items without a training event too; false leaves them out of targets and catalogue."""
+    baselines: tuple[
+        Literal["popularity", "recent_popularity", "content_knn", "item_knn", "ease", "als", "bought_before"],
+        ...,
+    ] = ("popularity", "recent_popularity", "content_knn", "item_knn", "ease", "als")
+    bootstrap: Positive = 1000
+    """Resamples behind each interval."""
+    confidence: Annotated[float, Field(gt=0.5, lt=1.0)] = 0.95
+
+
+class Settings(Frozen):
+    """Everything that a run depends on besides its data."""
+
+    seed: int = Field(default=0, ge=0)
+    data: DataSettings = DataSettings()
+    split: SplitSettings = SplitSettings()
+    model: ModelSettings = ModelSettings()
+    tasks: tuple[TaskSettings, ...] = (TaskSettings(),)
+    train: TrainSettings = TrainSettings()
+    evaluate: EvaluateSettings = EvaluateSettings()
+
+    @classmethod
+    def build(
+        cls,
+        *layers: Mapping[str, Any],
+        assignments: Iterable[str] = (),
+    ) -> Self:
+        """Settings from layers of nested mappings (later ones win) and ``section.field=value`` texts.
+
+        Raises:
+            SettingsError: an unknown name, an impossible value, or a text without ``=``.
+        """
+        tree: dict[str, Any] = {}
+        for layer in layers:
+            _merge(tree, layer)
+        for assignment in assignments:
+            _merge(tree, _parse_assignment(assignment))
+        return validated(cls, tree, "settings")
+
+
+def validated(model: type[Model], tree: Mapping[str, Any], source: str) -> Model:
+    """The model built from ``tree``; every fault is named in the words of the YAML.
+
+    Raises:
+        SettingsError: with one line per fault.
+    """
+    try:
+        return model.model_validate(dict(tree))
+    except ValidationError as error:
+        lines = [_explain(model, fault) for fault in error.errors()]
+        raise SettingsError(f"{source}: " + "; ".join(lines)) from None
+
+
+def read_yaml(path: Path) -> dict[str, Any]:
+    """The mapping in a YAML file.
+
+    Raises:
+        SettingsError: no such file, not YAML, or not a mapping.
+    """
+    try:
+        tree = yaml.safe_load(path.read_text(encoding="utf-8-sig"))
+    except OSError as error:
+        raise SettingsError(f"Cannot read {path}: {error.strerror}.") from None
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise SettingsError(f"{path} is not YAML in UTF-8: {error}") from None
+    if tree is None:
+        return {}
+    if not isinstance(tree, dict):
+        raise SettingsError(f"{path} holds a {type(tree).__name__}; wanted a mapping of names to values.")
+    return tree
+
+
+def write_yaml(path: Path, settings: BaseModel) -> None:
+    """``path`` holds the settings as YAML that ``read_yaml`` reads back."""
+    tree = settings.model_dump(mode="json")
+    path.write_text(yaml.safe_dump(tree, sort_keys=False, allow_unicode=True), encoding="utf-8")
+
+
+def _merge(tree: dict[str, Any], layer: Mapping[str, Any]) -> None:
+    for name, value in layer.items():
+        if isinstance(value, Mapping) and isinstance(tree.get(name), dict):
+            _merge(tree[name], value)
+        else:
+            tree[name] = dict(value) if isinstance(value, Mapping) else value
+
+
+def _parse_assignment(assignment: str) -> dict[str, Any]:
+    path, equals, text = assignment.partition("=")
+    if not equals or not path.strip():
+        raise SettingsError(
+            f"--set got '{assignment}'; wanted section.field=value, for example model.width=64."
+        )
+    try:
+        value: Any = yaml.safe_load(text)
+    except yaml.YAMLError:
+        raise SettingsError(f"--set {path}: '{text}' is not a YAML value.") from None
+    for name in reversed(path.strip().split(".")):
+        value = {name: value}
+    return dict(value)
+
+
+def _explain(model: type[BaseModel], fault: ErrorDetails) -> str:
+    path = [str(step) for step in fault["loc"]]
+    if fault["type"] == "extra_forbidden":
+        known = _names_at(model, path[:-1])
+        return f"'{'.'.join(path)}' is not a setting. {did_you_mean(path[-1], known)}"
+    return f"'{'.'.join(path)}' is {fault['input']!r}: {fault['msg'][0].lower()}{fault['msg'][1:]}."
+
+
+def _names_at(model: type[BaseModel], path: list[str]) -> list[str]:
+    """The field names of the model that ``path`` leads to."""
+    for step in path:
+        inner = model.model_fields.get(step)
+        if inner is None:  # an index into a list, or a name in a mapping of models
+            continue
+        candidates = [inner.annotation, *get_args(inner.annotation)]
+        models = [c for c in candidates if isinstance(c, type) and issubclass(c, BaseModel)]
+        if models:
+            model = models[0]
+    return list(model.model_fields)
