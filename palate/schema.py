@@ -11,9 +11,9 @@ Q questions, N packed positions, B histories of a batch, D width.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -26,6 +26,9 @@ PADDING = 0
 UNKNOWN = 1
 FIRST_ID = 2
 """Ids 0 and 1 are reserved; the first real person or item has id 2."""
+
+GAP_BUCKETS = 34
+"""Buckets of the time between events: 0 unknown, else 1 + ⌊log2(1 + seconds)⌋, up to some 270 years."""
 
 IntArray = npt.NDArray[np.integer[Any]]
 FloatArray = npt.NDArray[np.floating[Any]]
@@ -179,7 +182,8 @@ class Histories:
 
     def keep(self, mask: BoolArray) -> Histories:
         """The same rows with only the events where ``mask`` is true."""
-        kept = np.concatenate([[0], np.cumsum(mask)]).astype(np.int64)
+        kept = np.zeros(len(mask) + 1, np.int64)
+        np.cumsum(mask, out=kept[1:])
         return Histories(kept[self.offsets], self.item[mask], self.event[mask], self.time[mask])
 
     def rows(self) -> IntArray:
@@ -208,19 +212,16 @@ class Questions:
     def __len__(self) -> int:
         return len(self.people)
 
-    def slice(self, start: int, stop: int) -> Questions:
-        rows = np.arange(start, min(stop, len(self)))
-        first, last = self.target_offsets[rows[0]], self.target_offsets[rows[-1] + 1]
-        return Questions(
-            self.people[rows],
-            self.histories.select(rows),
-            self.target_offsets[rows[0] : rows[-1] + 2] - first,
-            self.target_items[first:last],
-        )
+    def select(self, rows: IntArray) -> Questions:
+        """These questions, copied, in the order asked."""
+        lengths = np.diff(self.target_offsets)[rows]
+        offsets = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
+        where = np.arange(offsets[-1]) + np.repeat(self.target_offsets[rows] - offsets[:-1], lengths)
+        return Questions(self.people[rows], self.histories.select(rows), offsets, self.target_items[where])
 
     def chunks(self, size: int) -> Iterator[Questions]:
         for start in range(0, len(self), size):
-            yield self.slice(start, start + size)
+            yield self.select(np.arange(start, min(start + size, len(self))))
 
 
 @dataclass(frozen=True)
@@ -235,14 +236,62 @@ class Note:
 
 
 @dataclass(frozen=True)
+class FieldShape:
+    """What the network must know of a field before it sees a value."""
+
+    name: str
+    kind: FieldKind
+    size: int
+    """text, category, categories: number of codes, 0 and 1 included; number: 2; vector: its length."""
+
+
+@dataclass(frozen=True)
+class EncodedField:
+    """One field of every item as numbers. A missing value is all zeros and false in ``present``.
+
+    ==========  ==================================================================================
+    kind        values
+    ==========  ==================================================================================
+    text        int32 [V, T] tokens; 0 padding, 1 unknown
+    category    int32 [V]; 0 missing, 1 never seen in training, 2, 3, … the training categories
+    categories  int32, codes as above laid end to end: item v has values[offsets[v]:offsets[v + 1]]
+    number      float32 [V, 2]: standardised value within ±5, and 1 where present
+    vector      float32 [V, size]
+    ==========  ==================================================================================
+    """
+
+    shape: FieldShape
+    values: IntArray | FloatArray
+    present: BoolArray  # [V]
+    offsets: IntArray | None = None  # int64 [V + 1], of categories only
+
+
+@dataclass(frozen=True)
+class Content:
+    """The fields of V items, in the order of their ids, and what could not be read of them."""
+
+    rows: int
+    fields: tuple[EncodedField, ...] = ()
+    notes: tuple[Note, ...] = ()
+
+    @property
+    def shapes(self) -> tuple[FieldShape, ...]:
+        return tuple(encoded.shape for encoded in self.fields)
+
+
+@dataclass(frozen=True)
 class Dataset:
     """A stranger's tables with Palate's column names, before cleaning.
 
     ``interactions`` has the columns ``user``, ``item`` (int64 or text keys), ``time`` (int64:
     microseconds since 1970, or an order), ``event`` (text), ``value`` (float64) and ``row`` (the
-    order of the rows in the source); cells that could not be read are null.
+    order of the rows in the source); cells that could not be read are null. Where
+    ``require_positive`` names columns there is also ``positive`` (bool, never null).
     ``items`` has ``item`` and one column per field, several rows per item where the source has
-    them, and ``row`` where it comes from the interactions themselves.
+    them. Where it comes from the interactions themselves, each row is one distinct content of an
+    item, with ``row``, where it first appears there, and ``count``, how often.
+    Fields are text (text, category, image, audio, video), float64 (number), lists of text
+    (categories) or lists of float32 (vector).
     """
 
     name: str
@@ -257,6 +306,8 @@ class Dataset:
     """Event type of rows whose value is below zero; None leaves them to the cleaning rules."""
     exclude_items: tuple[str, ...] = ()
     """Regular expressions; items whose key matches one entirely are not things to recommend."""
+    require_positive: tuple[str, ...] = ()
+    """Source columns that must be above zero; column ``positive`` says which rows comply."""
     settings: dict[str, Any] = field(default_factory=dict)
     """Settings that belong to this data set (its protocol); the run's own come later and win."""
     fingerprint: str = ""
@@ -264,8 +315,7 @@ class Dataset:
     notes: tuple[Note, ...] = ()
 
 
-@dataclass(frozen=True)
-class Batch:
+class Batch(NamedTuple):
     """Histories laid end to end; every history begins with a start position (item id 0).
 
     Position ``n`` knows item ``item[n]`` and everything before it in the same history, and is asked
@@ -284,4 +334,4 @@ class Batch:
     weight: torch.Tensor  # float32 [N], 0 where nothing is asked
 
     def to(self, device: torch.device) -> Batch:
-        return replace(self, **{name: getattr(self, name).to(device) for name in self.__dataclass_fields__})
+        return Batch(*(tensor.to(device) for tensor in self))

@@ -1,0 +1,444 @@
+"""The command line: each command is a thin call of the face.
+
+Answers go to standard output and everything else to standard error, so that ``--json`` can be piped.
+Exit codes: 0 done, 2 a mistake of the user's with a message and no traceback, 130 interrupted.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+import warnings
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from palate.errors import PalateError, SettingsError
+from palate.settings import Settings, read_yaml
+
+if TYPE_CHECKING:  # torch and Polars take a second to import; --help should not wait for them
+    import polars as pl
+
+    from palate.evaluate.judgement import Judgement
+    from palate.recommender import Recommender
+
+app = typer.Typer(
+    name="palate",
+    help="A recommender system that learns taste by convolution, from behaviour and from content.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="markdown",
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+answers = Console()
+notices = Console(stderr=True)
+
+AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON document and nothing else.")]
+Run = Annotated[Path, typer.Argument(help="A run folder that `palate train` wrote.", show_default=False)]
+Data = Annotated[
+    Path, typer.Argument(help="A dataset.yaml, a folder of tables, or one table.", show_default=False)
+]
+Assignments = Annotated[
+    list[str] | None,
+    typer.Option("--set", metavar="SECTION.FIELD=VALUE", help="Change a setting; may be given again."),
+]
+Config = Annotated[Path | None, typer.Option(help="A YAML file of settings.", show_default=False)]
+Seed = Annotated[int | None, typer.Option(help="Seed of every random draw (default 0).", show_default=False)]
+Count = Annotated[int, typer.Option("-k", "--count", min=1, help="How many.")]
+Column = Annotated[str | None, typer.Option(help="A column's name, where the guess would be wrong.")]
+
+
+def main() -> None:
+    """Runs a command; a mistake of the user's ends with its message and code 2."""
+    warnings.filterwarnings("ignore", module="lightning_fabric")
+    try:
+        app()
+    except PalateError as error:
+        notices.print(f"[bold red]Error:[/] {escape(str(error))}", highlight=False, soft_wrap=True)
+        sys.exit(2)
+    except KeyboardInterrupt:
+        notices.print("Interrupted. After training has begun, the same command with --resume goes on.")
+        sys.exit(130)
+
+
+@app.command()
+def init(
+    tables: Annotated[
+        list[Path], typer.Argument(help="CSV, TSV, JSONL or Parquet files.", show_default=False)
+    ],
+    out: Annotated[Path, typer.Option(help="The file to write.")] = Path("dataset.yaml"),
+    items: Annotated[Path | None, typer.Option(help="The table that describes the items.")] = None,
+    users: Annotated[Path | None, typer.Option(help="The table that describes the people.")] = None,
+    user: Column = None,
+    item: Column = None,
+    time: Column = None,
+    event: Column = None,
+    value: Column = None,
+    as_json: AsJson = False,
+) -> None:
+    """Guess what tables mean, say why, and write it down as dataset.yaml.
+
+    Example: `palate init orders.csv --items products.csv --out dataset.yaml`
+    """
+    from palate.data.guess import guess_spec, write_spec
+
+    paths = [*tables, *(table for table in (items, users) if table is not None and table not in tables)]
+    guess = guess_spec(
+        paths, items=items, users=users, user=user, item=item, time=time, event=event, value=value
+    )
+    write_spec(out, guess)
+    if as_json:
+        print_json({"dataset": str(out), "reasons": guess.reasons, "left_out": guess.left_out})
+        return
+    for line in guess.lines:
+        answers.print(f"  {escape(line)}", highlight=False, soft_wrap=True)
+    answers.print(
+        f"Written: {escape(str(out))}. Look it over, then: palate train {escape(str(out))} --out runs/first"
+    )
+
+
+@app.command()
+def describe(
+    path: Annotated[Path, typer.Argument(help="A run folder, or data.", show_default=False)],
+    as_json: AsJson = False,
+) -> None:
+    """Say what a run, or a data set, consists of.
+
+    Example: `palate describe runs/demo`
+    """
+    from palate.run import describe_data, describe_run, is_run
+
+    if is_run(path):
+        tree = describe_run(load(path))
+    else:
+        with notices.status("Reading …"):
+            tree = describe_data(path)
+    if as_json:
+        print_json(tree)
+    else:
+        print_tree(tree)
+
+
+@app.command()
+def prepare(
+    data: Data,
+    out: Annotated[Path, typer.Option(help="The folder to write.")],
+    config: Config = None,
+    assignments: Assignments = None,
+    seed: Seed = None,
+    strict: Annotated[bool, typer.Option("--strict", help="Bad rows and cells are errors.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Clean, split and store a data set, and say what was removed.
+
+    Example: `palate prepare dataset.yaml --out prepared`
+    """
+    from palate.data.source import read_dataset
+    from palate.data.store import prepare as prepare_data
+
+    given = given_settings(config, assignments, seed, strict)
+    with notices.status("Reading and cleaning …"):
+        dataset = read_dataset(data)
+        settings = Settings.build(dataset.settings, given)
+        prepared = prepare_data(dataset, settings, out)
+    if as_json:
+        print_json(prepared.report)
+    else:
+        print_rules(prepared.report)
+
+
+@app.command()
+def train(
+    data: Data,
+    out: Annotated[Path, typer.Option(help="The run folder to write.")],
+    config: Config = None,
+    assignments: Assignments = None,
+    seed: Seed = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on from the last checkpoint.")] = False,
+    strict: Annotated[bool, typer.Option("--strict", help="Bad rows and cells are errors.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Clean, train, judge against the traditional methods, and write a run folder with a report.
+
+    Example: `palate train dataset.yaml --out runs/first --set model.width=64 --seed 1`
+    """
+    from palate.recommender import Recommender
+    from palate.run import start_afresh, write_judgements
+
+    if not resume:
+        start_afresh(out)
+    recommender = Recommender(Settings.build(given_settings(config, assignments, seed, strict)))
+    fit(recommender, data, out, resume)
+    judgement = judged(recommender)
+    report = write_judgements(out, recommender, [judgement])
+    if as_json:
+        print_json({"run": str(out), "report": str(report), **judgement.to_json()})
+        return
+    print_judgements([judgement])
+    answers.print(f"Report: {escape(str(report))}")
+
+
+@app.command()
+def evaluate(
+    run: Run,
+    part: Annotated[str, typer.Option(help="validation or test.")] = "test",
+    assignments: Assignments = None,
+    as_json: AsJson = False,
+) -> None:
+    """Judge a run on its held-out part, beside the traditional methods.
+
+    Example: `palate evaluate runs/demo --set evaluate.filter_seen=false --json`
+    """
+    from palate.schema import Part
+
+    if part not in (Part.VALIDATION, Part.TEST):
+        raise SettingsError(f"--part is '{part}'; wanted validation or test.")
+    changes = given_settings(None, assignments, None)
+    if set(changes) - {"evaluate"}:
+        raise SettingsError(
+            "After training only settings of 'evaluate' can change; train again for the others."
+        )
+    judgement = judged(load(run), part=Part(part), **changes.get("evaluate", {}))
+    if as_json:
+        print_json(judgement.to_json())
+    else:
+        print_judgements([judgement])
+
+
+@app.command()
+def recommend(
+    run: Run,
+    user: Annotated[list[str] | None, typer.Option(help="A person's key; may be given again.")] = None,
+    history: Annotated[
+        str | None,
+        typer.Option(metavar="KEY,KEY,…", help="Items of a person who is not in the data, oldest first."),
+    ] = None,
+    everyone: Annotated[bool, typer.Option("--everyone", help="All people of the data.")] = False,
+    count: Annotated[int, typer.Option("-n", "-k", "--count", min=1, help="Items per person.")] = 10,
+    filter_seen: Annotated[
+        bool | None, typer.Option("--filter-seen/--keep-seen", help="By default as the run was judged.")
+    ] = None,
+    only: Annotated[str | None, typer.Option(metavar="KEY,KEY,…", help="Recommend only these.")] = None,
+    exclude: Annotated[str | None, typer.Option(metavar="KEY,KEY,…", help="Never recommend these.")] = None,
+    skip_unknown: Annotated[
+        bool, typer.Option("--skip-unknown", help="Leave out keys that are not known.")
+    ] = False,
+    out: Annotated[Path | None, typer.Option(help="Write a table: .csv, .parquet or .jsonl.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Say what should be shown to whom.
+
+    Example: `palate recommend runs/demo --user 17850 -n 5`
+    """
+    if sum((bool(user), history is not None, everyone)) != 1:
+        raise SettingsError(
+            "Whose recommendations? Give one of --user KEY, --history KEY,KEY,… or --everyone."
+        )
+    recommender = load(run)
+    found = recommender.recommend(
+        users=None if history is not None else recommender.prepared.people.series if everyone else user,
+        histories=[keys_of(history)] if history is not None else None,
+        k=count,
+        filter_seen=filter_seen,
+        items=keys_of(only) if only is not None else None,
+        exclude=keys_of(exclude) if exclude is not None else None,
+        unknown="skip" if skip_unknown else "error",
+    )
+    if history is not None:
+        found = found.drop("user")
+    print_found(recommender, found, "item", out, as_json)
+
+
+@app.command()
+def similar(
+    run: Run,
+    item: Annotated[list[str] | None, typer.Option(help="An item's key; may be given again.")] = None,
+    user: Annotated[list[str] | None, typer.Option(help="A person's key; may be given again.")] = None,
+    count: Annotated[int, typer.Option("-n", "-k", "--count", min=1, help="How many.")] = 10,
+    out: Annotated[Path | None, typer.Option(help="Write a table: .csv, .parquet or .jsonl.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Find the items, or the people, that are most alike.
+
+    Example: `palate similar runs/demo --item 22423 -k 5`
+    """
+    if bool(item) == bool(user):
+        raise SettingsError("Similar to what? Give --item KEY or --user KEY.")
+    recommender = load(run)
+    if item:
+        found = recommender.similar_items(item, count).drop("item" if len(item) == 1 else [])
+        print_found(
+            recommender, found.rename({"similar": "item"}) if len(item) == 1 else found, "item", out, as_json
+        )
+    elif user:
+        found = recommender.similar_users(user, count)
+        print_found(recommender, found.drop("user").rename({"similar": "user"}), "", out, as_json)
+
+
+@app.command()
+def report(run: Run, as_json: AsJson = False) -> None:
+    """Draw the report of a run anew.
+
+    Example: `palate report runs/demo`
+    """
+    from palate.run import refresh_report
+
+    path = refresh_report(run, load(run))
+    if as_json:
+        print_json({"report": str(path)})
+    else:
+        answers.print(escape(str(path)))
+
+
+@app.command()
+def demo(
+    out: Annotated[Path, typer.Option(help="The run folder to write.")] = Path("runs/demo"),
+    assignments: Assignments = None,
+    seed: Seed = None,
+    as_json: AsJson = False,
+) -> None:
+    """Train and judge on the data of a real shop that comes with Palate.
+
+    Example: `palate demo --out runs/demo`
+    """
+    from palate.demo import run_demo
+    from palate.run import read_examples
+
+    judgements = run_demo(
+        out, given_settings(None, assignments, seed), fit=fit, judged=judged, say=notices.print
+    )
+    if as_json:
+        print_json([judgement.to_json() for judgement in judgements])
+        return
+    print_judgements(judgements)
+    person = read_examples(out)[0]["person"]
+    answers.print(f"\nReport to look at:  {out / 'report.html'}")
+    answers.print("What next?")
+    answers.print(f"  palate recommend {out} --user {person} -n 5")
+    answers.print(
+        f"  palate recommend {out} --history 22423,22699 -n 5      (somebody new, by what they bought)"
+    )
+    answers.print(f"  palate similar {out} --item 22423 -k 5")
+    answers.print("  palate init YOUR_TABLE.csv --out dataset.yaml           (your own data)")
+
+
+@app.command()
+def doctor(as_json: AsJson = False) -> None:
+    """Check what Palate finds on this machine.
+
+    Example: `palate doctor`
+    """
+    from palate.doctor import examine
+
+    with notices.status("Looking around …"):
+        tree = examine()
+    if as_json:
+        print_json(tree)
+    else:
+        print_tree(tree)
+
+
+# What commands share
+
+
+def given_settings(
+    config: Path | None, assignments: Sequence[str] | None, seed: int | None, strict: bool = False
+) -> dict[str, Any]:
+    """What the command line says about settings, and nothing of the defaults."""
+    layers: list[dict[str, Any]] = [read_yaml(config)] if config is not None else []
+    layers.append({"seed": seed} if seed is not None else {})
+    layers.append({"data": {"strict": True}} if strict else {})
+    return Settings.build(*layers, assignments=assignments or ()).model_dump(exclude_unset=True)
+
+
+def load(run: Path) -> Recommender:
+    """The recommender of a run folder."""
+    from palate.recommender import Recommender
+
+    with notices.status("Loading …"):
+        return Recommender.load(run)
+
+
+def fit(recommender: Recommender, data: Path, folder: Path, resume: bool) -> None:
+    """Training with a progress bar where a person is looking."""
+    from palate.train.progress import Bar
+
+    with Bar(notices) as bar:
+        recommender.fit(data, folder=folder, resume=resume, display=bar)
+
+
+def judged(recommender: Recommender, **wishes: Any) -> Judgement:
+    """The judgement, with a word on what is being done."""
+    with notices.status("Judging …") as status:
+
+        def on_start(name: str) -> None:
+            status.update(f"Judging: {name.replace('_', ' ')} …")
+
+        return recommender.evaluate(on_start=on_start, **wishes)
+
+
+def keys_of(text: str) -> list[str]:
+    """The keys in a list with commas; an empty text is an empty list."""
+    return [key.strip() for key in text.split(",") if key.strip()]
+
+
+# Printing
+
+
+def print_json(tree: Any) -> None:
+    sys.stdout.write(json.dumps(tree, ensure_ascii=False, indent=1, default=str) + "\n")
+
+
+def print_judgements(judgements: Sequence[Judgement]) -> None:
+    from palate.evaluate.table import results_table
+
+    for judgement in judgements:
+        answers.print(results_table(judgement.to_json()))
+
+
+def print_rules(data_report: dict[str, Any]) -> None:
+    table = Table(title="What each rule removed", title_justify="left", box=None)
+    for name, justify in (("rule", "left"), ("removed", "right"), ("remaining", "right"), ("detail", "left")):
+        table.add_column(name, justify=justify)  # type: ignore[arg-type]
+    for note in data_report["rules"]:
+        table.add_row(note["rule"], f"{note['removed']:,}", f"{note['remaining']:,}", escape(note["detail"]))
+    answers.print(table)
+
+
+def print_tree(tree: dict[str, Any], indent: int = 0) -> None:
+    for name, value in tree.items():
+        label = f"{' ' * indent}[bold]{escape(str(name))}[/]"
+        if isinstance(value, dict):
+            answers.print(label, highlight=False)
+            print_tree(value, indent + 2)
+        else:
+            answers.print(f"{label}  {escape(str(value))}", highlight=False, soft_wrap=True)
+
+
+def print_found(
+    recommender: Recommender, found: pl.DataFrame, column: str, out: Path | None, as_json: bool
+) -> None:
+    """A table of answers: into a file, as JSON, or for the eye with the items' titles."""
+    from palate.run import ItemTitles, write_table
+
+    if out is not None:
+        write_table(found, out)
+        notices.print(f"{found.height:,} rows written to {escape(str(out))}.", highlight=False)
+        return
+    rows = found.to_dicts()
+    if as_json:
+        print_json(rows)
+        return
+    titles = ItemTitles(recommender).of_keys(found[column]) if column else [""] * found.height
+    table = Table(box=None)
+    for name in [*found.columns, "title"]:
+        table.add_column(name, justify="right" if name in ("rank", "score") else "left")
+    for row, title in zip(rows, titles, strict=True):
+        cells = [f"{value:.3f}" if isinstance(value, float) else escape(str(value)) for value in row.values()]
+        table.add_row(*cells, escape(title))
+    answers.print(table)

@@ -1,0 +1,126 @@
+"""Histories become batches: one function for training, evaluation and requests."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+import torch
+
+from palate.schema import GAP_BUCKETS, PADDING, Batch, Histories, IntArray
+
+
+def make_batch(
+    histories: Histories,
+    *,
+    max_history: int,
+    has_time: bool,
+    target_weights: np.ndarray | None = None,
+    starts: IntArray | None = None,
+) -> Batch:
+    """All these histories laid end to end, each behind a start position and cut to ``max_history`` events.
+
+    Args:
+        histories: item ids, event codes and times.
+        max_history: events read of each history: its latest, unless ``starts`` says otherwise.
+        has_time: whether differences between times mean anything.
+        target_weights: weight of each event code as a target; None asks for nothing (requests).
+        starts: per history, the first event to read; the window still holds ``max_history`` events.
+    """
+    lengths = np.minimum(histories.lengths, max_history)
+    if starts is None:
+        starts = histories.lengths - lengths
+    source = histories.offsets[:-1] + starts
+    begins = np.concatenate([[0], np.cumsum(lengths + 1)])[:-1]  # index of each start position
+    total = int((lengths + 1).sum())
+
+    position = np.arange(total) - np.repeat(begins, lengths + 1)
+    is_event = position > 0
+    where = (np.repeat(source, lengths + 1) + position - 1)[is_event]
+
+    item = np.full(total, PADDING, np.int64)
+    event = np.zeros(total, np.int64)
+    gap = np.zeros(total, np.int64)
+    item[is_event] = histories.item[where]
+    event[is_event] = histories.event[where].astype(np.int64) + 1
+    if has_time:
+        gap[is_event] = _gap_buckets(histories, where, first=position[is_event] == 1)
+
+    target = np.zeros(total, np.int64)
+    weight = np.zeros(total, np.float32)
+    if target_weights is not None:
+        asked = np.nonzero(is_event)[0] - 1  # the position before an event is asked for it
+        # A window that begins inside a history has lost its past: its first event is nobody's beginning.
+        fair = (position[asked] > 0) | (np.repeat(starts, lengths) == 0)
+        weights = target_weights[histories.event[where]] * fair
+        target[asked] = np.where(weights > 0, histories.item[where], PADDING)
+        weight[asked] = weights
+
+    return Batch(
+        item=torch.from_numpy(item),
+        event=torch.from_numpy(event),
+        gap=torch.from_numpy(gap),
+        position=torch.from_numpy(position),
+        last=torch.from_numpy(begins + lengths),
+        target=torch.from_numpy(target),
+        weight=torch.from_numpy(weight),
+    )
+
+
+def _gap_buckets(histories: Histories, where: IntArray, first: np.ndarray) -> IntArray:
+    """Bucket of the time since the event before, 0 for the first event of a window."""
+    before = np.maximum(where - 1, 0)
+    seconds = np.maximum(histories.time[where] - histories.time[before], 0) // 1_000_000
+    bucket = 1 + np.floor(np.log2(1.0 + seconds)).astype(np.int64)
+    return np.where(first, 0, np.minimum(bucket, GAP_BUCKETS - 1))
+
+
+def plan_epoch(
+    lengths: IntArray, *, max_history: int, batch_events: int, seed: int, epoch: int
+) -> list[IntArray]:
+    """The histories of each step of a pass: a shuffled order cut into batches of about ``batch_events``.
+
+    A pure function of its arguments, so a checkpoint needs to keep only (seed, epoch, step).
+    """
+    generator = np.random.default_rng([seed, epoch])
+    order = generator.permutation(np.nonzero(lengths > 0)[0])
+    ends = np.cumsum(np.minimum(lengths[order], max_history) + 1)
+    if not len(order):
+        return []
+    steps = max(1, round(ends[-1] / batch_events))
+    cuts = np.searchsorted(ends, np.arange(1, steps) * ends[-1] / steps)
+    return [rows for rows in np.split(order, np.unique(cuts)) if len(rows)]
+
+
+def training_batch(
+    histories: Histories,
+    rows: IntArray,
+    *,
+    max_history: int,
+    has_time: bool,
+    target_weights: np.ndarray,
+    crop: float,
+    seed: tuple[int, ...],
+) -> Batch:
+    """The batch of these rows; a share ``crop`` of the too long histories is read at a random stretch."""
+    generator = np.random.default_rng(seed)
+    chosen = histories.select(rows)
+    spare = np.maximum(chosen.lengths - max_history, 0)
+    anywhere = generator.integers(0, spare + 1)
+    starts = np.where(generator.random(len(rows)) < crop, anywhere, spare)
+    return make_batch(
+        chosen, max_history=max_history, has_time=has_time, target_weights=target_weights, starts=starts
+    )
+
+
+def question_batches(
+    histories: Histories, *, max_history: int, has_time: bool, events: int
+) -> Iterator[Batch]:
+    """Batches of about ``events`` positions that cover the histories in order; nothing is asked."""
+    ends = np.cumsum(np.minimum(histories.lengths, max_history) + 1)
+    first = 0
+    while first < len(histories):
+        before = ends[first - 1] if first else 0
+        stop = max(first + 1, int(np.searchsorted(ends, before + events, side="right")))
+        yield make_batch(histories.select(np.arange(first, stop)), max_history=max_history, has_time=has_time)
+        first = stop

@@ -1,0 +1,118 @@
+"""The rankers that every model has to beat, each with settings chosen on validation data.
+
+A person is nothing but a history, for these as for the model: whatever was learned of items in training
+is applied to the history in the question. Where a history says nothing to a ranker (it is empty, or
+holds only items without training events) the order is that of popularity.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+
+import numpy as np
+
+from palate.data.prepared import Prepared
+from palate.evaluate.evidence import CannotFitError, Evidence, FromEvidence
+from palate.evaluate.linear import Als, Ease
+from palate.evaluate.neighbours import ContentKnn, ItemKnn
+from palate.evaluate.popular import BoughtBefore, Popularity, RecentPopularity
+from palate.evaluate.protocol import Evaluation, Skipped, evaluate, mean_metric
+from palate.evaluate.vectors import item_vectors
+from palate.schema import Part, Questions
+from palate.settings import EvaluateSettings
+
+LARGEST_GRID = 8_000
+"""Items up to which EASE tries more than one λ: each inversion takes (items / 8,000)³ · 15 s or so."""
+CHOOSING_PEOPLE = 2_000
+CHOOSING_METRIC = "ndcg@10"
+
+
+def candidates(name: str, items: int, seed: int) -> Sequence[FromEvidence]:
+    """The settings of a baseline that are tried on validation data; the first where there is none."""
+    grid: dict[str, Callable[[], Sequence[FromEvidence]]] = {
+        "popularity": lambda: [Popularity()],
+        "recent_popularity": lambda: [RecentPopularity(share) for share in (0.05, 0.01, 0.2)],
+        "bought_before": lambda: [BoughtBefore(events) for events in (20.0, 2.0, 200.0)],
+        "item_knn": lambda: [ItemKnn(latest) for latest in (5, 2, 1, None)],
+        "ease": lambda: [
+            Ease(strength) for strength in ((200.0, 50.0, 800.0) if items <= LARGEST_GRID else (200.0,))
+        ],
+        "als": lambda: [Als(factors, seed=seed) for factors in (64, 32, 128)],
+        "content_knn": lambda: [ContentKnn(latest) for latest in (5, 2, 1, None)],
+    }
+    return grid[name]()
+
+
+def fit_baselines(
+    prepared: Prepared,
+    settings: EvaluateSettings,
+    seed: int = 0,
+    progress: Callable[[str], None] | None = None,
+    part: Part = Part.TEST,
+) -> list[Evaluation | Skipped]:
+    """Every baseline of ``settings.baselines``, fitted, chosen on validation and judged on ``part``.
+
+    Of each baseline's ``candidates`` the one with the best ndcg@10 over at most 2,000 validation questions
+    is judged. What does not suit the data becomes a ``Skipped`` row with the reason. ``progress`` is
+    called with the name of each baseline as it begins. ``fit_seconds`` includes the choosing.
+
+    Raises:
+        DataError: the part has no questions.
+    """
+    ask = {"filter_seen": settings.filter_seen, "cold_targets": settings.cold_targets}
+    questions = prepared.questions(part, **ask)
+    validation = _spread(prepared.questions(Part.VALIDATION, **ask), CHOOSING_PEOPLE)
+    evidence = Evidence(prepared)
+    vectors = evidence.content if evidence.content is not None else item_vectors(prepared)
+    rows: list[Evaluation | Skipped] = []
+    for name in settings.baselines:
+        if progress is not None:
+            progress(name)
+        started = time.perf_counter()
+        try:
+            chosen = _choose(candidates(name, len(prepared.items), seed), evidence, validation, settings)
+        except CannotFitError as error:
+            rows.append(Skipped(name, str(error)))
+            continue
+        rows.append(
+            evaluate(
+                chosen,
+                prepared,
+                questions,
+                settings=settings,
+                seed=seed,
+                fit_seconds=time.perf_counter() - started,
+                description=chosen.description,
+                item_vectors=vectors,
+            )
+        )
+    return rows
+
+
+def _choose(
+    tried: Sequence[FromEvidence], evidence: Evidence, validation: Questions, settings: EvaluateSettings
+) -> FromEvidence:
+    if len(tried) == 1 or not len(validation):
+        return tried[0].learn(evidence)
+    best, best_value = tried[0], -np.inf
+    for baseline in tried:
+        value = mean_metric(
+            baseline.learn(evidence), evidence.prepared, validation, CHOOSING_METRIC, settings
+        )
+        if value > best_value:
+            best, best_value = baseline, value
+    return best
+
+
+def _spread(questions: Questions, size: int) -> Questions:
+    """At most ``size`` of the questions, evenly spaced."""
+    if len(questions) <= size:
+        return questions
+    rows = np.linspace(0, len(questions) - 1, size).astype(np.int64)
+    counts = np.diff(questions.target_offsets)[rows]
+    offsets = np.concatenate([[0], np.cumsum(counts)])
+    where = np.arange(offsets[-1]) + np.repeat(questions.target_offsets[rows] - offsets[:-1], counts)
+    return Questions(
+        questions.people[rows], questions.histories.select(rows), offsets, questions.target_items[where]
+    )

@@ -1,0 +1,136 @@
+"""Which pictures a report has, made from the parts of a record; what is absent gives no picture."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from markupsafe import Markup
+
+from palate.evaluate.charts import (
+    Measured,
+    bar_chart,
+    column_chart,
+    dot_plot,
+    funnel_chart,
+    line_chart,
+    share_curve,
+)
+from palate.evaluate.wording import OURS, count, higher_is_better, metric_label, nearest_cutoff, ranker_label
+
+
+@dataclass(frozen=True)
+class Figure:
+    title: str
+    svg: Markup
+    caption: str = ""
+
+
+def bars(judgement: Mapping[str, Any]) -> list[Figure]:
+    """NDCG near 10 and recall near 20 of every ranker, with intervals, the best on top."""
+    figures = []
+    names = judgement.get("metrics", {})
+    for metric in (nearest_cutoff(names, "ndcg", 10), nearest_cutoff(names, "recall", 20)):
+        if metric is None:
+            continue
+        rows = [_measured(OURS, judgement["metrics"][metric], True)]
+        rows += [
+            _measured(ranker_label(name), values[metric], False)
+            for name, values in judgement.get("baselines", {}).items()
+            if metric in values
+        ]
+        rows.sort(key=lambda row: -row.value)
+        label = metric_label(metric)
+        figures.append(Figure(label, bar_chart(label, rows)))
+    return figures
+
+
+def _measured(name: str, found: Mapping[str, float], ours: bool) -> Measured:
+    return Measured(name, found["value"], found.get("low"), found.get("high"), ours)
+
+
+def segment_dots(segments: Sequence[Mapping[str, Any]]) -> list[Figure]:
+    """One dot plot for each group of segments, all on the same axis."""
+    metric = nearest_cutoff([name for segment in segments for name in segment["means"]], "ndcg")
+    groups: dict[str, list[Measured]] = {}
+    for segment in segments:
+        if metric not in segment["means"]:
+            continue
+        low, high = segment.get("intervals", {}).get(metric, (None, None))
+        note = f"{count(segment['questions'])} people"
+        row = Measured(segment["name"], segment["means"][metric], low, high, note=note)
+        groups.setdefault(segment["group"], []).append(row)
+    ends = [row.high or row.value for rows in groups.values() for row in rows]
+    top = 1.04 * max([*ends, 1e-9])
+    return [
+        Figure(f"{metric_label(str(metric))} by {group}", dot_plot(group, rows, top))
+        for group, rows in groups.items()
+    ]
+
+
+def training_curves(training: Sequence[Mapping[str, Any]], metric_name: str) -> list[Figure]:
+    metrics = [entry.get("metric") for entry in training]
+    measured = [(value, place) for place, value in enumerate(metrics, 1) if value is not None]
+    best = None
+    if measured:
+        better = 1.0 if higher_is_better(metric_name) else -1.0
+        best = max(measured, key=lambda pair: (better * pair[0], -pair[1]))[1]
+    curves = (
+        ("Training loss", [entry.get("loss") for entry in training], None),
+        (f"Validation {metric_label(metric_name)}", metrics, best),
+    )
+    return [
+        Figure(title, line_chart(title, values, marked, "pass over the training data"))
+        for title, values, marked in curves
+        if any(value is not None for value in values)
+    ]
+
+
+def funnel(data: Mapping[str, Any]) -> Figure | None:
+    """The rules that took events, in their order; rules that count something else are not among them.
+
+    Found from the end: before a rule there were as many events as it left and took together.
+    """
+    kept = data.get("after", {}).get("events")
+    if kept is None or not data.get("rules"):
+        return None
+    steps: list[tuple[str, int]] = []
+    events = kept
+    for rule in reversed(data["rules"]):
+        if rule.get("removed") and rule.get("remaining") == events:
+            steps.insert(0, (rule["rule"], rule["removed"]))
+            events += rule["removed"]
+    title = "From the rows read to the events kept"
+    return Figure(title, funnel_chart(title, steps, kept))
+
+
+def distributions(data: Mapping[str, Any]) -> list[Figure]:
+    drawn: list[Figure] = []
+    if bins := data.get("history_lengths"):
+        title = "Events per person"
+        labels = [str(b["from"]) if b["from"] == b["to"] else f"{b['from']}–{b['to']}" for b in bins]
+        caption = f"Median {data['median_history']:g} events." if "median_history" in data else ""
+        drawn.append(Figure(title, column_chart(title, labels, [b["people"] for b in bins]), caption))
+    if months := data.get("months"):
+        title = "Events per month"
+        labels = [month["month"] for month in months]
+        borders = _borders(data.get("split", {}), labels)
+        caption = "" if borders else "The split is not by date, so training and test share the months."
+        counts = [month["events"] for month in months]
+        drawn.append(Figure(title, column_chart(title, labels, counts, borders), caption))
+    if points := data.get("popularity"):
+        title = "How few items hold most events"
+        drawn.append(Figure(title, share_curve(title, points)))
+    return drawn
+
+
+def _borders(split: Mapping[str, Any], months: Sequence[str]) -> list[tuple[float, str]]:
+    """Where the validation and test periods begin, on an axis where month m spans m ± ½."""
+    found = []
+    for part in ("validation", "test"):
+        date = str(split.get(f"{part}_from", ""))
+        if date[:7] in months:
+            day = int(date[8:10] or 1) - 1
+            found.append((months.index(date[:7]) - 0.5 + day / 31, f"{part} from {date[:10]}"))
+    return found

@@ -1,0 +1,61 @@
+"""The network as a ranker: what it scores for any history, in memory of one chunk."""
+
+from __future__ import annotations
+
+from typing import Self
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from palate.data.batches import question_batches
+from palate.data.store import Prepared
+from palate.nn.model import TasteModel
+from palate.schema import Histories, Questions
+
+BATCH_POSITIONS = 16_384
+
+
+class NetworkRanker:
+    """Scores are logits: state of the last event · vector of each item."""
+
+    name = "palate"
+    scores_are_logits = True
+
+    def __init__(self, model: TasteModel) -> None:
+        self.model = model
+        self._table: torch.Tensor | None = None
+
+    def fit(self, prepared: Prepared) -> Self:  # noqa: ARG002 - the contract's signature
+        """The ranker itself: its model has been trained already."""
+        return self
+
+    def item_vectors(self) -> torch.Tensor:
+        """Vectors of the whole catalogue [V, D], made once, with the weights at the first call."""
+        if self._table is None:
+            self.model.eval()
+            with torch.inference_mode():
+                self._table = self.model.items()
+        return self._table
+
+    def person_vectors(self, histories: Histories) -> torch.Tensor:
+        """State after the last event of each history [rows, D]; a history may be empty."""
+        table = self.item_vectors()
+        self.model.eval()
+        vectors = []
+        with torch.inference_mode():
+            for batch in question_batches(
+                histories,
+                max_history=self.model.settings.max_history,
+                has_time=self.model.has_time,
+                events=BATCH_POSITIONS,
+            ):
+                vectors.append(self.model.states(batch, table)[batch.last])
+        return torch.cat(vectors) if vectors else table.new_empty(0, table.shape[1])
+
+    def score(self, questions: Questions) -> npt.NDArray[np.float32]:
+        """Logits [Q, V]."""
+        with torch.inference_mode():
+            scores = self.person_vectors(questions.histories) @ self.item_vectors().t()
+        result: npt.NDArray[np.float32] = scores.float().numpy()
+        return result

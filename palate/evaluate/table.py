@@ -1,0 +1,56 @@
+"""The results of a judgement as a table for the terminal."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from rich import box
+from rich.table import Table
+from rich.text import Text
+
+from palate.evaluate.results import LEGEND, Cell, main_metrics, results
+from palate.evaluate.wording import metric_label, protocol_line, ranker_label
+
+
+def results_table(judgement: Mapping[str, Any]) -> Table:
+    """A row for ours and for each baseline, a column for each main metric; fits 100 columns.
+
+    The best of a column is bold, intervals are dim, marks say which differences are certain. The
+    title names split, filter, people and catalogue; what was skipped is in the caption.
+    """
+    shown = results(judgement, main_metrics(judgement))
+    table = Table(
+        title=Text(protocol_line(judgement)),
+        caption=_caption(judgement, shown.tested),
+        box=box.SIMPLE_HEAD,
+        title_justify="left",
+        caption_justify="left",
+        padding=(0, 1),
+    )
+    table.add_column("", max_width=24, no_wrap=True, overflow="ellipsis")
+    for metric in shown.columns:
+        table.add_column(metric_label(metric), justify="right", no_wrap=True)
+    table.add_column("train", justify="right")
+    table.add_column("score", justify="right")
+    for row in shown.rows:
+        name = Text(row.name, style="bold" if row.ours else "")
+        if row.description:
+            name.append(f"\n{row.description}", style="dim")
+        table.add_row(name, *(_cell(cell) for cell in row.cells), row.fit, row.score)
+    return table
+
+
+def _cell(cell: Cell) -> Text:
+    text = Text(f"{cell.mark} " if cell.mark else "", style="dim")
+    text.append(cell.text, style="bold not dim" if cell.best else "not dim")
+    if cell.interval:
+        text.append(f"\n{cell.interval}")
+    return text
+
+
+def _caption(judgement: Mapping[str, Any], tested: bool) -> Text:
+    lines = [LEGEND] if tested else []
+    skipped = judgement.get("skipped", {})
+    lines += [f"{ranker_label(name)} was left out: {reason}" for name, reason in skipped.items()]
+    return Text("\n".join(lines))

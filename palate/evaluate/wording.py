@@ -1,0 +1,143 @@
+"""The words and number formats in which results are shown, on the page and in the terminal."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from palate.evaluate.metrics import Metric
+
+OURS = "Palate"
+
+RANKERS = {
+    "palate": OURS,
+    "popularity": "Popularity",
+    "recent_popularity": "Recent popularity",
+    "content_knn": "Content k-NN",
+    "item_knn": "Item k-NN",
+    "ease": "EASE",
+    "als": "ALS",
+    "bought_before": "Bought before",
+}
+
+SPLITS = {
+    "leave_one_out": "each person's last item held out",
+    "leave_last_k": "each person's last items held out",
+    "temporal": "everything after a date held out",
+    "cold_items": "items never seen in training",
+    "cold_users": "people never seen in training",
+}
+
+METRICS: dict[str, tuple[str, str]] = {
+    "ndcg": (
+        "NDCG",
+        "How high the right items stand in the list: each counts 1 at the top and less further down, "
+        "relative to a perfect list.",
+    ),
+    "hit_rate": ("Hit rate", "Share of people whose list holds at least one right item."),
+    "recall": ("Recall", "Share of the right items that the list holds."),
+    "precision": (
+        "Precision",
+        "Share of the list that is right; with one right item per person it cannot exceed 1/k.",
+    ),
+    "f1": ("F1", "Harmonic mean of precision and recall."),
+    "mrr": ("MRR", "One over the place of the first right item, 0 where it is not in the list; the mean."),
+    "map": ("MAP", "Precision at the place of each right item, averaged over all the right items."),
+    "accuracy": ("Accuracy", "Share of people whose very next item is the first of the list."),
+    "loss": ("Loss", "Mean surprise at the next item, −ln of its probability, in nats; lower is better."),
+    "coverage": ("Coverage", "Share of the catalogue that is recommended to at least one person."),
+    "novelty": (
+        "Novelty",
+        "Mean surprise of what is recommended, in bits: an item with 1 % of all events has 6.6.",
+    ),
+    "diversity": ("Diversity", "How unlike one another the items of one list are: 0 the same, 1 unrelated."),
+    "gini": (
+        "Gini",
+        "How unequally recommendations fall on items: 0 all alike, near 1 always the same few; "
+        "lower is more even.",
+    ),
+}
+
+THINGS = {
+    "purchase": "purchases",
+    "view": "views",
+    "favourite": "favourites",
+    "rating": "ratings",
+    "like": "likes",
+    "click": "clicks",
+    "play": "plays",
+    "listen": "listens",
+    "watch": "watches",
+}
+NUMERALS = {1: "one", 2: "two", 3: "three", 5: "five", 10: "ten", 20: "twenty", 50: "fifty", 100: "a hundred"}
+
+
+def metric_of(text: str) -> tuple[str, int | None]:
+    """Name and cut-off of a written metric, known or not."""
+    name, _, cutoff = text.partition("@")
+    return name, int(cutoff) if cutoff.isdigit() else None
+
+
+def metric_label(text: str) -> str:
+    """``hit_rate@10`` as it is read: Hit rate@10."""
+    name, at, cutoff = text.partition("@")
+    return METRICS.get(name, (name, ""))[0] + at + cutoff
+
+
+def higher_is_better(text: str) -> bool:
+    return Metric(metric_of(text)[0]).higher_is_better
+
+
+def ranker_label(key: str) -> str:
+    return RANKERS.get(key, key)
+
+
+def decimals(values: Iterable[float]) -> int:
+    """Digits behind the point that suit a column: three or so that tell."""
+    largest = max((abs(value) for value in values), default=0.0)
+    return next((digits for least, digits in ((10, 1), (1, 2), (0.1, 3)) if largest >= least), 4)
+
+
+def number(value: float, digits: int) -> str:
+    """Fixed digits, thousands apart, a true minus."""
+    return f"{value:,.{digits}f}".replace("-", "−")
+
+
+def count(value: float) -> str:
+    return number(value, 0)
+
+
+def seconds(value: float | None) -> str:
+    """A duration as people say it: 0.4 s, 38 s, 2 min 05 s, 1 h 12 min."""
+    if value is None:
+        return "–"
+    if value < 9.95:
+        return f"{value:.1f} s"
+    whole = round(value)
+    if whole < 60:
+        return f"{whole} s"
+    if whole < 3600:
+        return f"{whole // 60} min {whole % 60:02d} s"
+    return f"{whole // 3600} h {whole % 3600 // 60:02d} min"
+
+
+def nearest_cutoff(names: Iterable[str], metric: str, k: int = 10) -> str | None:
+    """The written metric whose cut-off is nearest to ``k``; None where there is none."""
+    cutoffs = [cutoff for name, cutoff in map(metric_of, names) if name == metric and cutoff]
+    if not cutoffs:
+        return None
+    return f"{metric}@{min(cutoffs, key=lambda cutoff: (abs(cutoff - k), cutoff))}"
+
+
+def protocol_line(judgement: Mapping[str, Any]) -> str:
+    """Split, filter, catalogue and people in one line."""
+    split = str(judgement.get("split", ""))
+    parts = [str(judgement.get("title", "")), SPLITS.get(split, split.replace("_", " "))]
+    if "filter_seen" in judgement:
+        filtered = judgement["filter_seen"]
+        parts.append("items seen before left out" if filtered else "items seen before allowed")
+    if "people" in judgement:
+        parts.append(f"{count(judgement['people'])} people")
+    if "catalogue" in judgement:
+        parts.append(f"ranked among all {count(judgement['catalogue'])} items")
+    return " · ".join(part for part in parts if part)

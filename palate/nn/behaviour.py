@@ -1,0 +1,83 @@
+"""The behaviour encoder: gated dilated causal convolution blocks over packed histories."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import nn
+from torch.nn import functional
+
+from palate.nn.conv import CausalConvolution, Crossings
+from palate.settings import ModelSettings
+
+ACTIVATIONS: dict[str, Callable[[torch.Tensor], torch.Tensor]] = {
+    "glu": functional.glu,  # gated linear unit (Dauphin et al., 2017): a ∘ sigmoid(b), half as wide
+    "silu": functional.silu,
+    "gelu": functional.gelu,
+    "relu": functional.relu,
+}
+
+
+class FeedForward(nn.Module):
+    """SwiGLU (Shazeer, "GLU variants improve transformer", 2020): (silu(xA) ∘ xB) C."""
+
+    def __init__(self, width: int, hidden: int) -> None:
+        super().__init__()
+        self.rise = nn.Linear(width, 2 * hidden)
+        self.fall = nn.Linear(hidden, width)
+
+    def forward(self, x_ND: torch.Tensor) -> torch.Tensor:
+        gate, value = self.rise(x_ND).chunk(2, dim=-1)
+        result: torch.Tensor = self.fall(functional.silu(gate) * value)
+        return result
+
+
+class Block(nn.Module):
+    """x + drop(activation(conv(norm(x)))), then x + drop(feed_forward(norm(x))).
+
+    Pre-norm (Xiong et al., 2020) with LayerNorm: batch norm would mix people, which private training
+    and single requests cannot have.
+    """
+
+    def __init__(self, settings: ModelSettings, dilation: int) -> None:
+        super().__init__()
+        width = settings.width
+        self.activation = ACTIVATIONS[settings.activation]
+        self.norm = nn.LayerNorm(width)
+        out_width = 2 * width if settings.activation == "glu" else width
+        self.convolution = CausalConvolution(width, out_width, settings.kernel_size, dilation)
+        hidden = round(settings.feed_forward * width)
+        self.feed_forward_norm = nn.LayerNorm(width) if hidden else None
+        self.feed_forward = FeedForward(width, hidden) if hidden else None
+        self.dropout = nn.Dropout(settings.dropout)
+
+    def forward(self, x_ND: torch.Tensor, crossings: Crossings) -> torch.Tensor:
+        """[N, D] → [N, D], causal within each history."""
+        x_ND = x_ND + self.dropout(self.activation(self.convolution(self.norm(x_ND), crossings)))
+        if self.feed_forward is None or self.feed_forward_norm is None:
+            return x_ND
+        result: torch.Tensor = x_ND + self.dropout(self.feed_forward(self.feed_forward_norm(x_ND)))
+        return result
+
+
+class BehaviourEncoder(nn.Module):
+    """Turns packed events [N, D] into what is known after each of them, [N, D].
+
+    Causal: row n depends only on rows of the same history at or before n.
+    """
+
+    def __init__(self, settings: ModelSettings) -> None:
+        super().__init__()
+        dilations = settings.dilations
+        self.blocks = nn.ModuleList(
+            Block(settings, dilations[b % len(dilations)]) for b in range(settings.blocks)
+        )
+        self.norm = nn.LayerNorm(settings.width)
+
+    def forward(self, x_ND: torch.Tensor, position_N: torch.Tensor) -> torch.Tensor:
+        crossings = Crossings(position_N)
+        for block in self.blocks:
+            x_ND = block(x_ND, crossings)
+        result: torch.Tensor = self.norm(x_ND)
+        return result

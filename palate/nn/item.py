@@ -1,0 +1,161 @@
+"""The item tower: an item's vector is one gated sum over what is known of it.
+
+    e_v = id_v + Σ_f g_f · P_f normalise(encoder_f(x_vf)) · present_vf
+
+A field that is missing adds exactly nothing, and so needs no made-up value. An item without a trained
+id vector reads the "unknown" one and is carried by its fields, in the same table as everything else.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import nn
+from torch.nn import functional
+
+from palate.errors import DataError
+from palate.nn.fields import EncodedColumn
+from palate.schema import PADDING, UNKNOWN, BoolArray, Content
+from palate.settings import ModelSettings
+
+ID_STD = 0.02
+GATE = 0.3
+"""Sum of squares of the first gates is GATE². The projections are scaled against it, so that content
+begins with as much variance as the id vectors have, however many fields there are: less, and ids would
+have explained the training data before content is heard; more, and the first scores over the catalogue
+would be far from even. The gate itself begins well below 1 and away from 0, where a projection would get
+no gradient; what it changes is the pace, since a step of the optimiser on P_f moves the sum by g_f."""
+
+
+class FieldProjection(nn.Module):
+    """One field's part of the sum: column → unit scale → projection to the model's width → gate."""
+
+    def __init__(self, column: EncodedColumn, width: int, fields: int) -> None:
+        super().__init__()
+        self.column = column
+        self.name = column.shape.name
+        # Without weights of its own, so that a vector of zeros stays one.
+        self.norm = nn.LayerNorm(column.dim, elementwise_affine=False)
+        self.projection = nn.Linear(column.dim, width, bias=False)
+        self.gate = nn.Parameter(torch.tensor(GATE / math.sqrt(fields)))
+        nn.init.normal_(self.projection.weight, std=ID_STD / (GATE * math.sqrt(column.dim)))
+
+    def forward(self, rows: torch.Tensor | None) -> torch.Tensor:
+        """[rows, width], exactly zero where the value is missing."""
+        vectors, present = self.column(rows)
+        result: torch.Tensor = self.gate * self.projection(self.norm(vectors)) * present
+        return result
+
+
+class ItemTower(nn.Module):
+    """Vectors of all items, or of some, from their ids and their content.
+
+    Row 0 is the start of a history and row 1 the unknown item. Saved are the weights and which rows
+    have an id vector of their own; the content is given anew.
+
+    Args:
+        settings: the model's width and its text encoder.
+        content: of every item; ``Content(rows)`` without fields makes the tower a plain table.
+        warm: bool [num_ids], items whose id vector is trained; by default, all. Others read row 1.
+        num_ids: rows of the id table, where content has more rows (items added after training).
+    """
+
+    warm: torch.Tensor
+
+    def __init__(
+        self,
+        settings: ModelSettings,
+        content: Content,
+        warm: BoolArray | None = None,
+        num_ids: int | None = None,
+    ) -> None:
+        super().__init__()
+        self.size = content.rows
+        self.id = nn.Embedding(content.rows if num_ids is None else num_ids, settings.width)
+        nn.init.normal_(self.id.weight, std=ID_STD)
+        self.register_buffer("warm", torch.ones(self.id.num_embeddings, dtype=torch.bool))
+        if warm is not None:
+            self.set_warm(warm)
+        self.fields = nn.ModuleList(
+            FieldProjection(
+                EncodedColumn(field, settings.width, settings.text), settings.width, len(content.fields)
+            )
+            for field in content.fields
+        )
+
+    @property
+    def has_content(self) -> bool:
+        return len(self.fields) > 0
+
+    def set_warm(self, warm: BoolArray) -> None:
+        """Only these rows, and the start of histories, have an id vector of their own.
+
+        Raises:
+            DataError: not one value per row of the id table.
+        """
+        if len(warm) != self.id.num_embeddings:
+            raise DataError(f"{len(warm)} warm flags for {self.id.num_embeddings} id vectors.")
+        self.warm.copy_(torch.as_tensor(warm))
+        self.warm[PADDING] = True
+
+    def set_content(self, content: Content) -> None:
+        """The tower describes these items; rows behind the id table read the "unknown" id vector.
+
+        Raises:
+            DataError: other fields than the tower was built for, or fewer rows than id vectors.
+        """
+        if content.rows < self.id.num_embeddings:
+            raise DataError(f"Content of {content.rows} items for {self.id.num_embeddings} id vectors.")
+        for part, field in zip(self._parts(content), content.fields, strict=True):
+            part.column.set_field(field)
+        self.size = content.rows
+
+    def append(self, content: Content) -> None:
+        """Further items have rows behind the present ones, described by content alone; nothing is trained.
+
+        Raises:
+            DataError: other fields than the tower was built for.
+        """
+        for part, field in zip(self._parts(content), content.fields, strict=True):
+            part.column.append(field)
+        self.size += content.rows
+
+    @property
+    def projections(self) -> list[FieldProjection]:
+        return [part for part in self.fields if isinstance(part, FieldProjection)]
+
+    def _parts(self, content: Content) -> list[FieldProjection]:
+        parts = self.projections
+        shapes = tuple(part.column.shape for part in parts)
+        if content.shapes != shapes:
+            raise DataError(f"The item tower reads {shapes}; it was given {content.shapes}.")
+        return parts
+
+    def forward(self, rows: torch.Tensor | None = None, id_drop: torch.Tensor | None = None) -> torch.Tensor:
+        """Item vectors [rows, width].
+
+        Args:
+            rows: int64 [rows], best without repetition, since each is computed; None is all items.
+            id_drop: bool [rows], items that read the "unknown" id vector this time, so that content
+                learns to carry them; the start of histories is never dropped.
+        """
+        vectors: torch.Tensor = self.id(self._id_rows(rows, id_drop))
+        for part in self.fields:
+            vectors = vectors + part(rows)
+        return vectors
+
+    def contributions(self, rows: torch.Tensor | None = None) -> list[tuple[str, torch.Tensor]]:
+        """What the id and each field add: named parts [rows, width]; added in order, exactly ``forward``."""
+        parts: list[tuple[str, torch.Tensor]] = [("id", self.id(self._id_rows(rows, None)))]
+        return parts + [(part.name, part(rows)) for part in self.projections]
+
+    def _id_rows(self, rows: torch.Tensor | None, id_drop: torch.Tensor | None) -> torch.Tensor:
+        own = torch.arange(len(self.warm), device=self.warm.device)
+        ids = torch.where(self.warm, own, UNKNOWN)
+        ids = functional.pad(ids, (0, self.size - len(ids)), value=UNKNOWN)
+        if rows is not None:
+            ids = ids[rows]
+        if id_drop is not None:
+            ids = ids.masked_fill(id_drop.to(ids.device) & (ids != PADDING), UNKNOWN)
+        return ids

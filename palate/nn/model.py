@@ -1,0 +1,86 @@
+"""The whole network: item tower → events → behaviour encoder → scores."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import nn
+from torch.nn import functional
+
+from palate.nn.behaviour import BehaviourEncoder
+from palate.nn.item import ItemTower
+from palate.schema import GAP_BUCKETS, Batch, BoolArray, Content
+from palate.settings import ModelSettings
+
+
+class Vectors(NamedTuple):
+    """What one pass through the network gives."""
+
+    table: torch.Tensor  # [V or rows, D] item vectors
+    states: torch.Tensor  # [N, D] what is known after each position
+
+
+class TasteModel(nn.Module):
+    """A causal convolutional network over histories whose items are described by their content.
+
+    The same item vectors are read on the way in and scored on the way out, so an item that has never
+    been bought is understood in a history and can be recommended.
+    """
+
+    def __init__(
+        self,
+        settings: ModelSettings,
+        content: Content,
+        warm: BoolArray,
+        *,
+        num_ids: int,
+        num_event_types: int,
+        has_time: bool,
+    ) -> None:
+        """A network with fresh weights.
+
+        Args:
+            content: of every item, reserved rows included.
+            warm: bool [num_ids], the items that training will meet.
+            num_ids: items with a row for an id vector; content may have more, added after training.
+            num_event_types: types of event that histories may hold.
+            has_time: whether the time between events means anything.
+        """
+        super().__init__()
+        self.settings = settings
+        self.has_time = has_time
+        self.items = ItemTower(settings, content, warm[:num_ids], num_ids)
+        self.event = nn.Embedding(num_event_types + 1, settings.width) if num_event_types > 1 else None
+        self.gap = nn.Embedding(GAP_BUCKETS, settings.width) if has_time else None
+        self.dropout = nn.Dropout(settings.dropout)
+        self.behaviour = BehaviourEncoder(settings)
+        for embedding in (self.event, self.gap):
+            if embedding is not None:
+                nn.init.zeros_(embedding.weight)  # they begin silent, beside item vectors of size 0.02
+
+    def forward(self, batch: Batch, rows: torch.Tensor | None = None, id_dropout: float = 0.0) -> Vectors:
+        """Vectors of the items and of every position of the batch.
+
+        Args:
+            batch: item ids are rows of the table: of the whole catalogue, or, where ``rows`` is given,
+                indices into ``rows``.
+            rows: int64 ids of the items to describe; None describes the whole catalogue.
+            id_dropout: share of items whose id vector reads "unknown" this time, so that content has to
+                carry them; without any content there is nothing to carry, and nobody is dropped.
+        """
+        drop = None
+        if id_dropout and self.items.has_content:
+            drop = torch.rand(self.items.size if rows is None else len(rows)) < id_dropout
+        table = self.items(rows, drop)
+        return Vectors(table, self.states(batch, table))
+
+    def states(self, batch: Batch, table: torch.Tensor) -> torch.Tensor:
+        """What is known after each position [N, D], given the items' vectors."""
+        x_ND = functional.embedding(batch.item, table)
+        if self.event is not None:
+            x_ND = x_ND + self.event(batch.event)
+        if self.gap is not None:
+            x_ND = x_ND + self.gap(batch.gap)
+        states: torch.Tensor = self.behaviour(self.dropout(x_ND), batch.position)
+        return states

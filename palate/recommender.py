@@ -1,0 +1,452 @@
+"""The face: fit, recommend, similar, evaluate, save, load. Keys in, keys out, a data frame back."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, Literal, Self
+
+import numpy as np
+import polars as pl
+import torch
+
+from palate.bundle import Bundle, load_bundle, save_bundle
+from palate.data.additions import add_items
+from palate.data.content import ContentEncoder
+from palate.data.source import read_dataset
+from palate.data.store import Prepared, prepare
+from palate.errors import NotFittedError, SettingsError, UnknownKeyError
+from palate.evaluate.judgement import Judgement, judge
+from palate.evaluate.network import NetworkRanker
+from palate.evaluate.ties import top_k
+from palate.nn.model import TasteModel
+from palate.schema import FIRST_ID, UNKNOWN, BoolArray, Dataset, Histories, IntArray, Key, Part, Questions
+from palate.settings import Settings
+from palate.train.checkpoint import Progress
+from palate.train.loop import train
+from palate.train.progress import Display, Silent
+
+Unknown = Literal["error", "skip"]
+CHUNK_FLOATS = 16_000_000
+"""Scores alive at a time while recommending: 64 MB."""
+
+
+class Recommender:
+    """A recommender of items to people, from what people did and what items are.
+
+    >>> import palate
+    >>> recommender = palate.Recommender().fit("dataset.yaml")      # doctest: +SKIP
+    >>> recommender.recommend(users=["17850"], k=5)                 # doctest: +SKIP
+    """
+
+    def __init__(self, settings: Settings | Mapping[str, Any] | None = None) -> None:
+        """A recommender that is not trained yet.
+
+        Raises:
+            SettingsError: an unknown name or an impossible value.
+        """
+        self._given = (
+            settings.model_dump(exclude_unset=True)
+            if isinstance(settings, Settings)
+            else dict(settings or {})
+        )
+        self.settings = Settings.build(self._given)
+        self._bundle: Bundle | None = None
+        self._ranker: NetworkRanker | None = None
+
+    # Training
+
+    def fit(
+        self,
+        dataset: Dataset | str | Path,
+        *,
+        folder: str | Path | None = None,
+        resume: bool = False,
+        display: Display | None = None,
+    ) -> Self:
+        """The recommender is trained on this data set, and saved in ``folder`` where one is given.
+
+        The data set's own settings count where this recommender's do not say otherwise.
+
+        Args:
+            dataset: a ``Dataset``, or the path of a ``dataset.yaml``, a folder or a table.
+            folder: where prepared data, checkpoints, logs and the finished bundle go.
+            resume: go on from the last checkpoint in ``folder``, to the same weights as without a break.
+            display: is told how training goes; nothing is shown by default.
+
+        Raises:
+            PalateError: data, settings or checkpoint cannot be used; the message says why.
+        """
+        if not isinstance(dataset, Dataset):
+            dataset = read_dataset(dataset)
+        if resume and folder is None:
+            raise SettingsError("resume=True needs the folder that the interrupted run wrote to.")
+        self.settings = settings = Settings.build(dataset.settings, self._given)
+        folder = Path(folder) if folder is not None else None
+        prepared = prepare(dataset, settings, folder / "data" if folder is not None else None)
+        fields = prepared.schema.fields if settings.model.content else ()
+        encoder = ContentEncoder.fit(prepared.catalogue, fields, prepared.warm, settings.model.text)
+        torch.manual_seed(settings.seed)
+        model = _build_model(settings, prepared, encoder, prepared.items.size)
+        progress = train(
+            model,
+            prepared,
+            settings,
+            folder,
+            run=_run_identity(prepared, settings),
+            resume=resume,
+            display=display or Silent(),
+        )
+        self._adopt(Bundle(settings, prepared, encoder, model.state_dict(), progress), model)
+        if folder is not None:
+            save_bundle(self._fitted(), folder, data_is_there=True)
+        return self
+
+    @property
+    def progress(self) -> Progress:
+        """How training went, pass by pass."""
+        return self._fitted().progress
+
+    @property
+    def prepared(self) -> Prepared:
+        """The cleaned and split data, with its report."""
+        return self._fitted().prepared
+
+    @property
+    def model(self) -> TasteModel:
+        """The network."""
+        return self._network().model
+
+    # Answers
+
+    def recommend(
+        self,
+        users: Sequence[Key] | pl.Series | None = None,
+        *,
+        histories: Sequence[Sequence[Key]] | None = None,
+        k: int = 10,
+        filter_seen: bool | None = None,
+        items: Sequence[Key] | pl.Series | None = None,
+        exclude: Sequence[Key] | pl.Series | None = None,
+        unknown: Unknown = "error",
+    ) -> pl.DataFrame:
+        """The k best items for each person, best first: columns ``user``, ``item``, ``rank``, ``score``.
+
+        Args:
+            users: keys of people in the data; everything known of them counts.
+            histories: instead of users, item keys in time order, oldest first; ``user`` is then the
+                number of the history, from 0. An empty history is a person who is new.
+            k: items per person; fewer where fewer may be recommended.
+            filter_seen: leave out what the person met before; by default as in ``evaluate.filter_seen``.
+            items: only these may be recommended.
+            exclude: these may not.
+            unknown: what to do with keys that are not known: raise, or leave them out.
+
+        Raises:
+            UnknownKeyError: a key is unknown and ``unknown`` is "error".
+            SettingsError: neither or both of users and histories, or k is below 1.
+        """
+        if k < 1:
+            raise SettingsError(f"k is {k}; wanted at least 1.")
+        prepared = self.prepared
+        names, asked = self._histories_of(users, histories, unknown)
+        allowed = self._allowed(items, exclude, unknown)
+        filter_seen = self.settings.evaluate.filter_seen if filter_seen is None else filter_seen
+        ranker = self._network()
+        tables = []
+        size = max(1, CHUNK_FLOATS // prepared.items.size)
+        for start in range(0, len(asked), size):
+            rows = np.arange(start, min(start + size, len(asked)))
+            chunk = asked.select(rows)
+            scores = ranker.score(questions_of(chunk))
+            scores[:, ~allowed] = -np.inf
+            if filter_seen:
+                scores[chunk.rows(), chunk.item] = -np.inf
+            tables.append(self._as_table(top_k(scores, min(k, prepared.items.size)), scores, rows))
+        found = pl.concat(tables) if tables else _NOTHING
+        place = found["row"].to_numpy()
+        return found.select(
+            names.gather(place).alias("user"),
+            pl.Series("item", prepared.items.keys(found["id"].to_numpy()), dtype=prepared.items.series.dtype),
+            "rank",
+            "score",
+        )
+
+    def similar_items(self, items: Sequence[Key], k: int = 10, *, unknown: Unknown = "error") -> pl.DataFrame:
+        """The k items whose vectors lie closest by cosine: ``item``, ``similar``, ``rank``, ``score``.
+
+        Raises:
+            UnknownKeyError: a key is unknown and ``unknown`` is "error".
+        """
+        ids = self._ids(items, "item", unknown)
+        vectors = self._network().item_vectors().numpy()
+        keys = self.prepared.items
+        return _nearest(vectors, vectors[ids], ids, keys.keys, ("item", "similar"), k)
+
+    def similar_users(self, users: Sequence[Key], k: int = 10, *, unknown: Unknown = "error") -> pl.DataFrame:
+        """The k people whose taste lies closest by cosine: ``user``, ``similar``, ``rank``, ``score``.
+
+        Raises:
+            UnknownKeyError: a key is unknown and ``unknown`` is "error".
+        """
+        ids = self._ids(users, "user", unknown)
+        vectors = self._network().person_vectors(self.prepared.known()).numpy()
+        return _nearest(vectors, vectors[ids], ids, self.prepared.people.keys, ("user", "similar"), k)
+
+    # Judging
+
+    def evaluate(
+        self,
+        *,
+        part: Part = Part.TEST,
+        title: str = "",
+        on_start: Callable[[str], None] | None = None,
+        **changes: Any,
+    ) -> Judgement:
+        """How well held-out items are found, beside the traditional methods, on the run's own split.
+
+        Args:
+            part: the held-out part to ask about.
+            title: what the report calls it.
+            on_start: is told the name of each row before it is made.
+            changes: fields of ``settings.evaluate`` that are different this time, for example
+                ``filter_seen=False``, or ``baselines=[]`` for the model alone.
+
+        Raises:
+            DataError: nobody has a held-out item.
+            SettingsError: a change is no field of ``settings.evaluate``, or impossible.
+        """
+        return judge(
+            self._network(),
+            self.prepared,
+            Settings.build(self.settings.model_dump(), {"evaluate": changes}).evaluate,
+            part=part,
+            seed=self.settings.seed,
+            fit_seconds=self.progress.seconds,
+            title=title,
+            on_start=on_start,
+        )
+
+    @property
+    def items(self) -> Items:
+        """The catalogue: its table, and new items."""
+        return Items(self)
+
+    # Keeping
+
+    def save(self, folder: str | Path) -> None:
+        """``folder`` holds the recommender; ``load`` gives it back with the same answers."""
+        save_bundle(self._fitted(), Path(folder))
+
+    @classmethod
+    def load(cls, folder: str | Path) -> Self:
+        """The recommender that ``save`` or ``palate train`` left in ``folder``.
+
+        Raises:
+            BundleError: there is none, or it is incomplete, altered or of a newer format.
+        """
+        bundle = load_bundle(Path(folder))
+        recommender = cls(bundle.settings)
+        recommender.settings = bundle.settings
+        recommender._adopt(bundle, _restore_model(bundle))
+        return recommender
+
+    # What the answers are made of
+
+    def _fitted(self) -> Bundle:
+        if self._bundle is None:
+            raise NotFittedError(
+                "This recommender has not been trained: call fit(dataset), or Recommender.load(folder)."
+            )
+        return self._bundle
+
+    def _network(self) -> NetworkRanker:
+        self._fitted()
+        assert self._ranker is not None
+        return self._ranker
+
+    def _adopt(self, bundle: Bundle, model: TasteModel) -> None:
+        model.eval()
+        self._bundle, self._ranker = bundle, NetworkRanker(model)
+
+    def _with_items(self, table: pl.DataFrame) -> int:
+        bundle = self._fitted()
+        extended = replace(bundle, prepared=add_items(bundle.prepared, table))
+        self._adopt(extended, _restore_model(extended))
+        return len(extended.prepared.items) - len(bundle.prepared.items)
+
+    def _ids(
+        self, keys: Sequence[Key] | pl.Series, kind: Literal["item", "user"], unknown: Unknown
+    ) -> IntArray:
+        """Ids of the known keys.
+
+        Raises:
+            UnknownKeyError: some are not known and ``unknown`` is "error".
+        """
+        ids = (self.prepared.items if kind == "item" else self.prepared.people).ids(keys)
+        missing = ids == UNKNOWN
+        if missing.any() and unknown == "error":
+            names = [repr(key) for key, gone in zip(keys, missing, strict=True) if gone]
+            raise UnknownKeyError(
+                f"{len(names):,} of {len(ids):,} {kind} keys are not in the data: {', '.join(names[:5])}"
+                f"{', …' if len(names) > 5 else ''}. Check the spelling, or give unknown='skip'"
+                + (", or give their history instead." if kind == "user" else ", or add them with items.add.")
+            )
+        known: IntArray = ids[~missing]
+        return known
+
+    def _histories_of(
+        self,
+        users: Sequence[Key] | pl.Series | None,
+        histories: Sequence[Sequence[Key]] | None,
+        unknown: Unknown,
+    ) -> tuple[pl.Series, Histories]:
+        """What each answer is called, and the history it is made from."""
+        if (users is None) == (histories is None):
+            raise SettingsError("Give either users or histories: whose recommendations are wanted?")
+        if users is not None:
+            ids = self._ids(users, "user", unknown)
+            people = self.prepared.people
+            names = pl.Series("user", people.keys(ids), dtype=people.series.dtype)
+            return names, self.prepared.known().select(ids)
+        rows = [self._ids(history, "item", unknown).tolist() for history in histories or ()]
+        return pl.Series("user", np.arange(len(rows))), Histories.of(rows)
+
+    def _allowed(
+        self,
+        items: Sequence[Key] | pl.Series | None,
+        exclude: Sequence[Key] | pl.Series | None,
+        unknown: Unknown,
+    ) -> BoolArray:
+        """Items that may be recommended, [V]."""
+        prepared = self.prepared
+        allowed = np.zeros(prepared.items.size, np.bool_)
+        allowed[FIRST_ID:] = True
+        if items is not None:
+            wanted = np.zeros_like(allowed)
+            wanted[self._ids(items, "item", unknown)] = True
+            allowed &= wanted
+        else:
+            # Without training events and without content nothing is known of an item but its name.
+            allowed &= prepared.warm | self._described()
+        if exclude is not None:
+            allowed[self._ids(exclude, "item", unknown)] = False
+        return allowed
+
+    def _described(self) -> BoolArray:
+        """Items with at least one field that the network reads, [V]."""
+        names = [part.name for part in self.model.items.projections]
+        if not names:
+            return np.zeros(self.prepared.items.size, np.bool_)
+        present = pl.any_horizontal(pl.col(names).is_not_null())
+        return self.prepared.catalogue.select(present).to_series().to_numpy()
+
+    def _as_table(self, ids_RK: IntArray, scores_RV: np.ndarray, rows: IntArray) -> pl.DataFrame:
+        """Long form of the top lists, without the places that could not be filled."""
+        R, K = ids_RK.shape
+        scores = np.take_along_axis(scores_RV, ids_RK.astype(np.int64), axis=1).ravel()
+        table = pl.DataFrame(
+            {
+                "row": np.repeat(rows, K),
+                "id": ids_RK.ravel(),
+                "rank": np.tile(np.arange(1, K + 1), R),
+                "score": scores,
+            }
+        )
+        return table.filter(pl.Series(np.isfinite(scores)))
+
+
+class Items:
+    """The catalogue of a trained recommender."""
+
+    def __init__(self, recommender: Recommender) -> None:
+        self._recommender = recommender
+
+    @property
+    def table(self) -> pl.DataFrame:
+        """Every item with its fields, one row each, in order of id."""
+        return self._recommender.prepared.catalogue.slice(FIRST_ID)
+
+    def __len__(self) -> int:
+        return len(self._recommender.prepared.items)
+
+    def add(self, table: pl.DataFrame) -> int:
+        """New items are known by their content and can be recommended at once; how many were added.
+
+        Args:
+            table: a column ``item`` with keys and any of the data set's fields. Fields that are absent or
+                null cost nothing.
+
+        Raises:
+            DataError: no column ``item``; a key that is null, known already or there twice; a column that is
+                no field of this data.
+        """
+        return self._recommender._with_items(table)
+
+
+_NOTHING = pl.DataFrame(schema={"row": pl.Int64, "id": pl.Int32, "rank": pl.Int64, "score": pl.Float32})
+
+
+def questions_of(histories: Histories) -> Questions:
+    """Requests as questions whose answer nobody knows."""
+    rows = len(histories)
+    return Questions(np.full(rows, UNKNOWN), histories, np.zeros(rows + 1, np.int64), np.zeros(0, np.int32))
+
+
+def _build_model(settings: Settings, prepared: Prepared, encoder: ContentEncoder, num_ids: int) -> TasteModel:
+    return TasteModel(
+        settings.model,
+        encoder.encode(prepared.catalogue),
+        prepared.warm,
+        num_ids=num_ids,
+        num_event_types=len(prepared.schema.events),
+        has_time=prepared.schema.has_time,
+    )
+
+
+def _restore_model(bundle: Bundle) -> TasteModel:
+    """The trained network; items that came after training have content but no id vector."""
+    num_ids = len(bundle.weights["items.warm"])
+    model = _build_model(bundle.settings, bundle.prepared, bundle.content_encoder, num_ids)
+    model.load_state_dict(bundle.weights)
+    return model
+
+
+def _run_identity(prepared: Prepared, settings: Settings) -> str:
+    """Changes whenever the weights that training leads to might."""
+    tree = settings.model_dump(mode="json", exclude={"evaluate": {"baselines", "bootstrap", "confidence"}})
+    tree["train"].pop("checkpoint_steps")
+    digest = hashlib.sha256(json.dumps(tree, sort_keys=True).encode())
+    for column in (prepared.histories.offsets, prepared.histories.item, prepared.part):
+        digest.update(np.ascontiguousarray(column).tobytes())
+    return digest.hexdigest()
+
+
+def _nearest(
+    vectors: np.ndarray,
+    asked: np.ndarray,
+    ids: IntArray,
+    keys: Callable[[IntArray], list[Key]],
+    names: tuple[str, str],
+    k: int,
+) -> pl.DataFrame:
+    """The k nearest of all vectors to each asked one by cosine, itself left out."""
+    if k < 1:
+        raise SettingsError(f"k is {k}; wanted at least 1.")
+    unit = vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-12)
+    scores = (asked / np.maximum(np.linalg.norm(asked, axis=1, keepdims=True), 1e-12)) @ unit.T
+    scores[:, :FIRST_ID] = -np.inf
+    scores[np.arange(len(ids)), ids] = -np.inf
+    k = min(k, len(vectors) - FIRST_ID - 1)
+    top = top_k(scores, k)
+    return pl.DataFrame(
+        {
+            names[0]: keys(np.repeat(ids, k)),
+            names[1]: keys(top.ravel()),
+            "rank": np.tile(np.arange(1, k + 1), len(ids)),
+            "score": np.take_along_axis(scores, top.astype(np.int64), axis=1).ravel(),
+        }
+    )

@@ -1,0 +1,267 @@
+"""A run folder: the bundle, and beside it how it was judged and a report to look at.
+
+RUN/evaluation.json   the judgements, the main one first
+RUN/examples.json     a few people: what they met, what was recommended, what came
+RUN/report.html       all of it as one page that needs no network
+"""
+
+from __future__ import annotations
+
+import datetime
+import json
+import os
+import platform
+import shutil
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+import torch
+
+from palate.data.source import read_dataset
+from palate.errors import BundleError, SettingsError
+from palate.evaluate.judgement import Judgement
+from palate.evaluate.report import RunRecord, write_report
+from palate.recommender import Recommender
+from palate.schema import FIRST_ID, FieldKind, Histories, Key
+from palate.version import __version__
+
+EXAMPLES = 6
+SHOWN_EVENTS = 8
+SHOWN_ITEMS = 6
+
+
+WRITTEN = (
+    "checkpoints",
+    "tensorboard",
+    "log.jsonl",
+    "bundle.json",
+    "evaluation.json",
+    "examples.json",
+    "report.html",
+)
+
+
+def is_run(folder: Path) -> bool:
+    """Whether a trained recommender lies there."""
+    return (folder / "bundle.json").is_file()
+
+
+def start_afresh(folder: Path) -> None:
+    """Nothing of an earlier run is left in ``folder`` but its prepared data, which may serve again.
+
+    Raises:
+        SettingsError: ``folder`` holds something else than a run.
+    """
+    if folder.is_file() or (folder.is_dir() and any(folder.iterdir()) and not _looks_like_a_run(folder)):
+        raise SettingsError(f"{folder} holds something else than a run; name a folder that is new or empty.")
+    for name in WRITTEN:
+        path = folder / name
+        if path.is_dir():
+            shutil.rmtree(path)
+        else:
+            path.unlink(missing_ok=True)
+
+
+def _looks_like_a_run(folder: Path) -> bool:
+    return any((folder / name).exists() for name in (*WRITTEN, "data/manifest.json"))
+
+
+def write_judgements(folder: Path, recommender: Recommender, judgements: Sequence[Judgement]) -> Path:
+    """``folder`` holds these judgements, examples of the first one, and the report of it all; its path."""
+    _write(folder / "evaluation.json", [judgement.to_json() for judgement in judgements])
+    _write(folder / "examples.json", examples(recommender, judgements[0]))
+    return refresh_report(folder, recommender)
+
+
+def refresh_report(folder: Path, recommender: Recommender) -> Path:
+    """``RUN/report.html`` shows what the other files of the run say now; its path.
+
+    Raises:
+        BundleError: the run was never judged.
+    """
+    path = folder / "report.html"
+    progress = recommender.progress
+    write_report(
+        path,
+        RunRecord(
+            name=recommender.prepared.name,
+            version=__version__,
+            created=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+            settings=recommender.settings.model_dump(mode="json"),
+            machine=machine(),
+            data=recommender.prepared.report,
+            training=progress.history,
+            metric_name=recommender.settings.train.validate_metric,
+            judgements=read_judgements(folder),
+            examples=read_examples(folder),
+        ),
+    )
+    return path
+
+
+def read_judgements(folder: Path) -> list[dict[str, Any]]:
+    """The judgements of a run, the main one first.
+
+    Raises:
+        BundleError: the run was never judged, or the file is damaged.
+    """
+    judgements: list[dict[str, Any]] = _read(folder / "evaluation.json")
+    return judgements
+
+
+def read_examples(folder: Path) -> list[dict[str, Any]]:
+    """The examples of a run.
+
+    Raises:
+        BundleError: the run was never judged, or the file is damaged.
+    """
+    shown: list[dict[str, Any]] = _read(folder / "examples.json")
+    return shown
+
+
+def examples(recommender: Recommender, judgement: Judgement) -> list[dict[str, Any]]:
+    """A few of the people who were asked, drawn by the run's seed, with titles where items have them."""
+    prepared, model = recommender.prepared, judgement.model
+    questions = prepared.questions(
+        judgement.part,
+        filter_seen=judgement.filter_seen,
+        cold_targets=recommender.settings.evaluate.cold_targets,
+    )
+    generator = np.random.default_rng(recommender.settings.seed)
+    rows = np.sort(generator.permutation(len(questions))[:EXAMPLES])
+    chosen = questions.select(rows)
+    titles = ItemTitles(recommender)
+    return [
+        {
+            "person": prepared.people.keys([person])[0],
+            "history": titles.of(_events(chosen.histories, row)[-SHOWN_EVENTS:]),
+            "recommended": titles.of(
+                [item for item in model.top[question][:SHOWN_ITEMS] if item >= FIRST_ID]
+            ),
+            "then": titles.of(
+                chosen.target_items[chosen.target_offsets[row] : chosen.target_offsets[row + 1]]
+            ),
+        }
+        for row, (question, person) in enumerate(zip(rows, chosen.people, strict=True))
+    ]
+
+
+class ItemTitles:
+    """What to call items where people look: their key and, where there is one, their first text."""
+
+    def __init__(self, recommender: Recommender) -> None:
+        self.keys = recommender.prepared.items
+        texts = [field.name for field in recommender.prepared.schema.fields if field.kind == FieldKind.TEXT]
+        self.titles = recommender.prepared.catalogue[texts[0]] if texts else None
+
+    def of(self, ids: Sequence[int] | np.ndarray) -> list[dict[str, Any]]:
+        """``{"item": key, "title": text or None}`` of each id."""
+        titles = (
+            self.titles.gather(np.asarray(ids, np.int64)).to_list()
+            if self.titles is not None
+            else [None] * len(ids)
+        )
+        return [
+            {"item": key, "title": title}
+            for key, title in zip(self.keys.keys(np.asarray(ids)), titles, strict=True)
+        ]
+
+    def of_keys(self, keys: Sequence[Key] | pl.Series) -> list[str]:
+        """The title of each key, or an empty text."""
+        return [str(entry["title"] or "") for entry in self.of(self.keys.ids(keys))]
+
+
+def describe_run(recommender: Recommender) -> dict[str, Any]:
+    """What a run consists of, in numbers."""
+    prepared, model, progress = recommender.prepared, recommender.model, recommender.progress
+    gates = {part.name: round(abs(float(part.gate)), 4) for part in model.items.projections}
+    return {
+        "name": prepared.name,
+        "people": len(prepared.people),
+        "items": len(prepared.items),
+        "events": len(prepared.histories.item),
+        "event types": dict.fromkeys(prepared.schema.events, ""),
+        "split": prepared.split.kind,
+        "parameters": sum(parameter.numel() for parameter in model.parameters()),
+        "fields and their gates": gates,
+        "passes": len(progress.history),
+        "best pass": progress.best_epoch + 1,
+        f"validation {recommender.settings.train.validate_metric}": progress.best_metric,
+        "seconds of training": round(progress.seconds, 1),
+        "settings": recommender.settings.model_dump(mode="json"),
+    }
+
+
+def describe_data(path: Path) -> dict[str, Any]:
+    """What a data set consists of, before cleaning."""
+    dataset = read_dataset(path)
+    rows = dataset.interactions
+    counts = rows.select(
+        pl.len().alias("rows"),
+        pl.col("user").n_unique().alias("people"),
+        pl.col("item").n_unique().alias("items"),
+        pl.col("user", "item", "time").null_count().name.prefix("without "),
+    ).collect()
+    events = rows.group_by("event").len().sort("len", descending=True).collect()
+    return {
+        "name": dataset.name,
+        **counts.to_dicts()[0],
+        "event types": dict(events.iter_rows()),
+        "fields": {field.name: str(field.kind) for field in dataset.fields},
+        "described items": dataset.items["item"].n_unique() if dataset.items is not None else 0,
+        "clock": "times" if dataset.has_time else "an order only",
+        "found while reading": {note.rule: note.detail for note in dataset.notes},
+        "its own settings": dataset.settings,
+    }
+
+
+def write_table(table: pl.DataFrame, path: Path) -> None:
+    """``path`` holds the table in the format that its suffix names.
+
+    Raises:
+        SettingsError: another suffix, or a folder that does not exist.
+    """
+    writers: dict[str, Callable[[Path], object]] = {
+        ".csv": table.write_csv,
+        ".parquet": table.write_parquet,
+        ".jsonl": table.write_ndjson,
+    }
+    if path.suffix not in writers or not path.parent.is_dir():
+        raise SettingsError(
+            f"Cannot write {path}: wanted a .csv, .parquet or .jsonl file in a folder that exists."
+        )
+    writers[path.suffix](path)
+
+
+def machine() -> dict[str, Any]:
+    """What the run was made on."""
+    return {
+        "system": platform.system(),
+        "processor": platform.machine(),
+        "cores": os.cpu_count(),
+        "threads": torch.get_num_threads(),
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+    }
+
+
+def _events(histories: Histories, row: int) -> np.ndarray:
+    return np.asarray(histories.item[histories.offsets[row] : histories.offsets[row + 1]])
+
+
+def _write(path: Path, tree: Any) -> None:
+    path.write_text(json.dumps(tree, ensure_ascii=False, indent=1), encoding="utf-8")
+
+
+def _read(path: Path) -> Any:
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise BundleError(
+            f"{path} is missing: the run was never judged. Run palate evaluate on it."
+        ) from None
+    except ValueError as error:
+        raise BundleError(f"{path} is damaged ({error}). Run palate evaluate again.") from None

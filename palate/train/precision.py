@@ -1,0 +1,32 @@
+"""Which number format this machine multiplies matrices in, by trying."""
+
+from __future__ import annotations
+
+import time
+from typing import Literal
+
+import torch
+
+WORTH_IT = 1.5
+"""bfloat16 must be this much faster: it costs casts around every product, and some accuracy."""
+
+
+def choose_precision(asked: Literal["auto", "float32", "bfloat16"]) -> str:
+    """``asked``, or for ``auto`` bfloat16 on machines where it multiplies clearly faster, else float32."""
+    if asked != "auto":
+        return asked
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    if device.type == "cuda":
+        return "bfloat16" if torch.cuda.is_bf16_supported() else "float32"
+    return "bfloat16" if seconds(torch.float32) > WORTH_IT * seconds(torch.bfloat16) else "float32"
+
+
+def seconds(dtype: torch.dtype, size: int = 768, repeats: int = 5) -> float:
+    """The quickest of a few products of two square matrices of this type, after one to warm up."""
+    matrix = torch.ones(size, size, dtype=dtype)
+    times = []
+    for _ in range(repeats + 1):
+        started = time.perf_counter()
+        matrix @ matrix
+        times.append(time.perf_counter() - started)
+    return min(times[1:])

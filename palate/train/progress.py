@@ -1,0 +1,89 @@
+"""What a person sees while a model trains: one bar with loss, metric, speed and time left."""
+
+from __future__ import annotations
+
+from types import TracebackType
+from typing import Protocol, Self
+
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+
+
+class Display(Protocol):
+    """Told by the training loop what happens."""
+
+    def start(self, total_steps: int, done_steps: int) -> None: ...
+    def step(self, epoch: int, loss: float, events_per_second: float) -> None: ...
+    def epoch(self, record: dict[str, float], metric_name: str, best: bool) -> None: ...
+    def stop(self, reason: str) -> None: ...
+
+
+class Silent:
+    """Shows nothing."""
+
+    def start(self, total_steps: int, done_steps: int) -> None:
+        del total_steps, done_steps
+
+    def step(self, epoch: int, loss: float, events_per_second: float) -> None:
+        del epoch, loss, events_per_second
+
+    def epoch(self, record: dict[str, float], metric_name: str, best: bool) -> None:
+        del record, metric_name, best
+
+    def stop(self, reason: str) -> None:
+        del reason
+
+
+class Bar:
+    """A Rich progress bar, and a line per pass above it."""
+
+    def __init__(self, console: Console) -> None:
+        self.console = console
+        self.metric = ""
+        self.bar = Progress(
+            TextColumn("[bold]pass {task.fields[epoch]}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TextColumn(
+                "loss {task.fields[loss]:.3f}  {task.fields[metric]}  {task.fields[speed]:,.0f} events/s"
+            ),
+            TimeElapsedColumn(),
+            TimeRemainingColumn(),
+            console=console,
+        )
+        self.task = self.bar.add_task("train", total=None, epoch=1, loss=float("nan"), metric="", speed=0.0)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.bar.stop()
+
+    def start(self, total_steps: int, done_steps: int) -> None:
+        self.bar.update(self.task, total=total_steps, completed=done_steps)
+        self.bar.start()
+
+    def step(self, epoch: int, loss: float, events_per_second: float) -> None:
+        self.bar.update(
+            self.task, advance=1, epoch=epoch + 1, loss=loss, metric=self.metric, speed=events_per_second
+        )
+
+    def epoch(self, record: dict[str, float], metric_name: str, best: bool) -> None:
+        line = f"pass {record['epoch'] + 1:3.0f}  loss {record['loss']:.4f}"
+        if "metric" in record:
+            self.metric = f"{metric_name} {record['metric']:.4f}"
+            line += f"  validation {self.metric}{' *' if best else ''}"
+        self.bar.console.print(f"{line}  {record['seconds']:.1f} s", highlight=False)
+
+    def stop(self, reason: str) -> None:
+        self.bar.stop()
+        self.console.print(reason, highlight=False)
