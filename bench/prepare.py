@@ -1,6 +1,6 @@
 """How long and how much memory preparing takes, beside Polars reading and sorting the same table.
 
-    python bench/prepare.py --events 20000000
+    python -m bench.prepare --events 20000000
 
 Events are generated: items by a Zipf law, people of log-normal activity, times in seconds over three
 years, three event types, a few rows without keys. Each measurement is a process of its own.
@@ -20,6 +20,10 @@ from pathlib import Path
 
 import numpy as np
 import polars as pl
+
+from palate.data.store import prepare
+from palate.schema import Dataset
+from palate.settings import Settings
 
 YEARS_OF_SECONDS = 3 * 365 * 86_400
 
@@ -54,10 +58,6 @@ def read_and_sort(path: Path) -> int:
 
 def prepare_events(path: Path) -> int:
     """The events Palate keeps: default rules, 5-core, leave-one-out, checked for leaks and saved."""
-    from palate.data.store import prepare
-    from palate.schema import Dataset
-    from palate.settings import Settings
-
     table = pl.scan_parquet(path).with_row_index("row").with_columns(value=pl.lit(None, dtype=pl.Float64))
     settings = Settings.build({"data": {"min_user_events": 5, "min_item_events": 5}})
     with tempfile.TemporaryDirectory(dir=path.parent) as folder:
@@ -70,11 +70,10 @@ WORK = {"polars": read_and_sort, "palate": prepare_events}
 
 def measure(work: str, path: Path, threads: int) -> dict[str, float]:
     """Seconds and peak gigabytes of one process that does only this."""
-    command = [sys.executable, __file__, "--work", work, "--table", str(path)]
-    root = str(Path(__file__).resolve().parent.parent)
+    command = [sys.executable, "-m", "bench.prepare", "--work", work, "--table", str(path)]
     environment = {**os.environ, "POLARS_MAX_THREADS": str(threads), "OMP_NUM_THREADS": str(threads)}
-    environment["PYTHONPATH"] = os.pathsep.join(filter(None, [root, os.environ.get("PYTHONPATH")]))
-    done = subprocess.run(command, capture_output=True, text=True, check=True, env=environment)
+    root = Path(__file__).resolve().parent.parent
+    done = subprocess.run(command, capture_output=True, text=True, check=True, env=environment, cwd=root)
     return dict(json.loads(done.stdout.splitlines()[-1]))
 
 

@@ -289,7 +289,8 @@ class Dataset:
     ``require_positive`` names columns there is also ``positive`` (bool, never null).
     ``items`` has ``item`` and one column per field, several rows per item where the source has
     them. Where it comes from the interactions themselves, each row is one distinct content of an
-    item, with ``row``, where it first appears there, and ``count``, how often.
+    item, with ``row``, where it first appears there (if possible, in a row with a
+    person), and ``count``, how often.
     Fields are text (text, category, image, audio, video), float64 (number), lists of text
     (categories) or lists of float32 (vector).
     """

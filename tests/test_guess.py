@@ -105,6 +105,14 @@ def test_a_file_without_column_names_says_so(tmp_path: Path) -> None:
     path = write(tmp_path / "t.csv", "1,1193,5,978300760", ["1,661,3,978302109"])
     with pytest.raises(DataError, match="no line of column names"):
         guess_spec([path])
+    path = write(tmp_path / "t.csv", "151603712,Fallout 4,play,87.0,0", ["151603712,Skyrim,play,2.0,0"])
+    with pytest.raises(DataError, match="is the line of column names missing"):
+        guess_spec([path])
+
+
+def test_interactions_without_content_have_no_items_table(tmp_path: Path) -> None:
+    lines = [f"u{n % 13},b{n % 11},same,c{n % 11}" for n in range(100)]
+    assert guess_spec([write(tmp_path / "t.csv", "user,item,title,parent", lines)]).spec.items is None
 
 
 def three_tables(folder: Path) -> list[Path]:

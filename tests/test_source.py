@@ -96,7 +96,7 @@ def test_ragged_rows_are_filled_cut_and_counted(tmp_path: Path) -> None:
     frame, dataset = rows(tmp_path, "t.csv", "u,i,t\n1,2\n3,4,5\n6,7,8,9\n\n", time="t")
     assert frame["user"].to_list()[:3] == ["1", "3", "6"]
     assert frame["time"].to_list()[:3] == [None, 5, 8]
-    note = next(note for note in dataset.notes if note.rule == "ragged rows")
+    note = next(note for note in dataset.notes if note.rule == "unreadable rows")
     assert "2 rows" in note.detail
     assert note.examples == ("1,2", "6,7,8,9")
 
@@ -107,7 +107,7 @@ def test_stray_quotes_spoil_only_their_own_row(tmp_path: Path) -> None:
     assert frame["user"].to_list() == ["1", "2", "3", "4", "5"]
     assert frame["item"].to_list()[0] == "unclosed"
     assert frame["item"].to_list()[3:] == ["two\nlines", 'say "hi"']
-    assert "stray quotes" in notes(dataset)
+    assert "unreadable quotes" in notes(dataset)
 
 
 def test_lines_that_are_not_json_are_left_out_and_counted(tmp_path: Path) -> None:
@@ -277,7 +277,13 @@ def test_floats_that_are_not_whole_make_text_keys() -> None:
     ]
 
 
-@given(st.lists(st.one_of(st.none(), st.text(max_size=5)), min_size=1, max_size=20))
+@given(
+    st.lists(
+        st.one_of(st.none(), st.text(st.characters(exclude_categories=["Cc", "Cs"]), max_size=5)),
+        min_size=1,
+        max_size=20,
+    )
+)
 @settings(max_examples=40, deadline=None)
 def test_text_keys_are_trimmed_and_never_empty(keys: list[str | None]) -> None:
     frame = pl.DataFrame({"u": keys, "i": range(len(keys))}, schema={"u": pl.String, "i": pl.Int64})
@@ -441,6 +447,13 @@ def test_content_within_the_interactions_is_told_once_with_its_count() -> None:
     assert read.items.rows() == [(1, "a", 0, 2), (1, "b", 1, 1), (2, "c", 2, 1)]
 
 
+def test_content_is_dated_by_the_first_row_that_has_a_person() -> None:
+    frame = pl.DataFrame({"u": [None, 1, 2, None], "i": [1, 1, 1, 2], "t": ["a", "b", "a", "c"]})
+    read = dataset_from_frames(frame, user="u", item="i", fields={"title": ("t", "text")})
+    assert read.items is not None
+    assert read.items.rows() == [(1, "b", 1, 1), (1, "a", 2, 2), (2, "c", 3, 1)]
+
+
 @pytest.mark.parametrize(
     ("path", "safe"),
     [
@@ -464,7 +477,7 @@ def test_media_paths_may_not_leave_their_folder(path: str, safe: bool) -> None:
     read = dataset_from_frames(interactions, user="u", item="i", items=items, fields={"cover": "image"})
     assert read.items is not None
     assert read.items["cover"].to_list() == [path if safe else None, "ok.jpg"]
-    assert ("media outside the folder" in notes(read)) != safe
+    assert ("unreadable media paths" in notes(read)) != safe
 
 
 def test_relations_and_people_are_read_with_the_same_keys(tmp_path: Path) -> None:

@@ -86,3 +86,23 @@ class TableRanker:
 class LogitTableRanker(TableRanker):
     name = "logits"
     scores_are_logits = True
+
+
+def markov_world(people: int, length: int, likely: float, items: int = 20, seed: int = 0) -> Dataset:
+    """After item i comes item i + 1 with chance ``likely``, else item i + 7, counted round the catalogue.
+
+    Whoever knows the rule foretells a share ``likely`` of what comes next; nobody can do better.
+    """
+    generator = np.random.default_rng(seed)
+    steps = np.where(generator.random((people, length)) < likely, 1, 7)
+    steps[:, 0] = generator.integers(0, items, people)
+    path = np.cumsum(steps, axis=1) % items
+    interactions = pl.DataFrame(
+        {
+            "user": np.repeat(np.arange(people), length),
+            "item": path.ravel(),
+            "time": np.tile(np.arange(length), people),
+            "row": np.arange(people * length),
+        }
+    ).with_columns(event=pl.lit("interaction"), value=pl.lit(None, pl.Float64))
+    return Dataset(name="markov", interactions=interactions.lazy(), has_time=False)

@@ -76,6 +76,14 @@ def read_interactions(
     return numbered.select(**columns, row=pl.col(_ROW).cast(pl.Int64)), has_time, notes
 
 
+def sound_rows(spec: InteractionsSpec, table: Table) -> pl.Expr:
+    """Whether a row has a person and is positive where it must be."""
+    sound = cells.key(table, spec.user, integer=False).is_not_null()
+    for name in spec.require_positive:
+        sound = sound & (cells.number(table, name) > 0).fill_null(False)
+    return sound
+
+
 def _event(spec: InteractionsSpec, table: Table) -> pl.Expr:
     if spec.event is None:
         return pl.lit(spec.event_default)
@@ -113,9 +121,13 @@ def _unreadable(table: Table, doubtful: Mapping[str, tuple[str, pl.Expr]]) -> li
 
 
 def read_content(
-    spec: ItemsSpec, table: Table, role: str, integer: bool, *, counted: bool
+    spec: ItemsSpec, table: Table, role: str, integer: bool, *, sound: pl.Expr | None = None
 ) -> tuple[pl.DataFrame, list[Note]]:
-    """The content of items or people, read: key, fields and, from the interactions, ``row`` and ``count``."""
+    """The content of items or people, read: key and fields.
+
+    Of columns of the interactions, each distinct content once, with ``count`` and ``row``: where it
+    first appears, if possible in a ``sound`` row (a row that cleaning drops says nothing of training).
+    """
     columns = {name: _field(table, name, field) for name, field in spec.fields.items()}
     numbers = {
         f"numbers of {name}": (field.column or name, columns[name])
@@ -124,11 +136,13 @@ def read_content(
     }
     notes = _unreadable(table, numbers)
     keyed = {role: cells.key(table, table.require(spec.id, f"{role}s.id"), integer=integer), **columns}
-    if counted:
+    if sound is not None:
         # Millions of events repeat the content of a few thousand items.
-        rows = table.frame.with_row_index(_ROW).select(**keyed, row=pl.col(_ROW).cast(pl.Int64))
-        rows = rows.group_by(list(keyed)).agg(pl.col("row").min(), pl.len().cast(pl.Int64).alias("count"))
-        frame = rows.collect(engine="streaming").sort("row")
+        row = pl.col(_ROW).cast(pl.Int64)
+        rows = table.frame.with_row_index(_ROW).select(**keyed, row=row, sound=pl.when(sound).then(row))
+        first = pl.coalesce(pl.col("sound").min(), pl.col("row").min()).alias("row")
+        said = rows.group_by(list(keyed)).agg(first, pl.len().cast(pl.Int64).alias("count"))
+        frame = said.collect(engine="streaming").sort("row")
     else:
         notes = [*table.notes, *notes]
         frame = table.frame.select(**keyed).collect()
@@ -162,7 +176,7 @@ def _without_escapes(frame: pl.DataFrame, name: str, table: Table) -> tuple[pl.D
     )
     examples = tuple(paths.filter(escaping).head(3).to_list())
     cleaned = frame.with_columns(pl.when(~escaping).then(pl.col(name)).alias(name))
-    return cleaned, [Note("media outside the folder", 0, frame.height, detail, examples)]
+    return cleaned, [Note("unreadable media paths", 0, frame.height, detail, examples)]
 
 
 def read_relation(spec: RelationSpec, table: Table, integer: Mapping[str, bool]) -> pl.DataFrame:

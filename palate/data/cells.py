@@ -49,11 +49,9 @@ def key(table: Table, column: str, *, integer: bool) -> pl.Expr:
         number = pl.col(column).cast(pl.Float64)
         whole = pl.when(number == number.round()).then(number).cast(pl.Int64, strict=False)
         return whole if integer else pl.coalesce(whole.cast(pl.String), number.fill_nan(None).cast(pl.String))
-    if table.untyped:
-        # A column of integers with gaps is often written as 17850.0.
-        return present(column).str.replace(r"^(-?\d+)\.0$", "$1")
-    text = pl.col(column).cast(pl.String).str.strip_chars()
-    return pl.when(text != "").then(text)
+    text = _text(table, column)
+    # A column of integers with gaps is often written as 17850.0 into CSV.
+    return text.str.replace(r"^(-?\d+)\.0$", "$1") if table.untyped else text
 
 
 def number(table: Table, column: str) -> pl.Expr:
@@ -106,11 +104,19 @@ def content_text(table: Table, column: str) -> pl.Expr:
         DataError: a column of lists, objects or bytes.
     """
     dtype = table.schema[column]
-    if dtype.is_numeric() and table.untyped is False:
+    if dtype.is_numeric():
         return key(table, column, integer=False)
     if dtype.is_nested() or dtype in (pl.Binary, pl.Object):
         raise DataError(f"{table.name}: column '{column}' holds {dtype}; wanted texts.")
-    return present(column)
+    return _text(table, column)
+
+
+def _text(table: Table, column: str) -> pl.Expr:
+    """Trimmed text; where the format itself can say that there is nothing, "None" may be a title."""
+    if table.untyped:
+        return present(column)
+    text = pl.col(column).cast(pl.String).str.strip_chars()
+    return pl.when(text != "").then(text)
 
 
 def entries(table: Table, column: str, separator: str | None) -> pl.Expr:

@@ -286,23 +286,21 @@ def k_core(log: Log, least: tuple[int, int], periods: Periods | None) -> tuple[L
     Taking a person's events may leave an item too few and so on, hence the rounds. In a temporal
     split only events before the validation period are counted and taken.
     """
-    stays = np.ones(len(log), np.bool_)
-    user, item = log.user, log.item
+    counted = np.ones(len(log), np.bool_) if periods is None else log.time < periods.validation
     people, items = len(log.people), len(log.items)
-    if periods is not None:
-        counted = log.time < periods.validation
-        stays, user, item = counted.copy(), user[counted], item[counted]
-    rounds = 0
-    while len(user):
-        enough_user = count_codes(user, people) >= least[0]
-        enough_item = count_codes(item, items) >= least[1]
-        kept = enough_user[user] & enough_item[item]
-        if kept.all():
+    of_user = count_codes(log.user[counted], people)
+    of_item = count_codes(log.item[counted], items)
+    stays, rounds = counted.copy(), 0
+    while True:
+        kept = (of_user >= least[0])[log.user]
+        kept &= (of_item >= least[1])[log.item]
+        goes = stays & ~kept
+        if not goes.any():
             break
-        stays[stays] = kept
-        user, item = user[kept], item[kept]
+        stays &= kept
+        of_user -= count_codes(log.user[goes], people)
+        of_item -= count_codes(log.item[goes], items)
         rounds += 1
-    if periods is not None:
-        stays |= log.time >= periods.validation
+    stays |= ~counted
     detail = f"people with at least {least[0]} events, items with at least {least[1]}: {rounds} rounds"
     return _drop(log, ~stays, "k-core", detail)

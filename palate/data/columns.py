@@ -121,7 +121,7 @@ class NumberColumn:
         )
         values = np.log1p(values) if logarithmic else values
         deviation = float(values.std())
-        # A constant column says nothing: it then reads 0 everywhere, whatever rounding left.
+        # The deviation of a constant column is what rounding left, and would blow rounding up.
         constant = deviation <= 1e-12 * float(np.abs(values).max())
         return NumberColumn(name, float(values.mean()), 1.0 if constant else deviation, logarithmic)
 
@@ -149,7 +149,7 @@ class VectorColumn:
 
     @staticmethod
     def fit(name: str, cells: pl.Series) -> VectorColumn:
-        lengths = Counter(as_vectors(cells).list.len().drop_nulls().to_list())
+        lengths = Counter(length for length in as_vectors(cells).list.len().drop_nulls() if length)
         length = min(lengths, key=lambda each: (-lengths[each], each)) if lengths else 1
         return VectorColumn(name, length)
 

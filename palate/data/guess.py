@@ -151,6 +151,8 @@ def _own_columns(
         if "items" not in book.tree:
             book.put("items", "id", roles["item"].name, "each item has its own values in the interactions")
         book.put_field("items", _per_item(sample, column, roles["item"]))
+    if fields and not book.tree.get("items", {}).get("fields"):
+        book.tree.pop("items", None)
 
 
 def _per_item(sample: Sample, column: Column, key: Column) -> Column:

@@ -6,6 +6,8 @@ cleaning does afterwards is a mask over these arrays.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -19,6 +21,8 @@ MISSING = -1
 """Code of a person or item whose key is missing."""
 MISSING_EVENT = 255
 MISSING_TIME = np.iinfo(np.int64).min
+CHUNK = 1 << 20
+"""Events that are looked at in one go where a step in between would not fit into the cache."""
 COLUMNS = ("user", "item", "event", "time", "row", "value", "positive")
 
 
@@ -95,18 +99,23 @@ class Log:
         return str(np.datetime64(time, "us").astype("datetime64[s]")).replace("T", " ")
 
     def _take(self, which: BoolArray | IntArray) -> Log:
-        columns = {name: getattr(self, name) for name in COLUMNS}
-        taken = {name: column[which] for name, column in columns.items() if column is not None}
-        return replace(self, **taken)
+        names = [name for name in COLUMNS if getattr(self, name) is not None]
+        # NumPy lets go of the interpreter while it gathers, so columns go side by side.
+        with ThreadPoolExecutor(pl.thread_pool_size()) as pool:
+            taken = list(pool.map(lambda name: getattr(self, name)[which], names))
+        return replace(self, **dict(zip(names, taken, strict=True)))
 
 
 def count_codes(codes: IntArray, size: int) -> IntArray:
     """How often each code occurs, int64 [size]: ``bincount`` without its copy of the codes in int64."""
     counts = np.zeros(size, np.int64)
-    step = max(1 << 20, size)
-    for start in range(0, len(codes), step):
-        counts += np.bincount(codes[start : start + step], minlength=size)
+    for part in _chunks(len(codes), max(CHUNK, size)):
+        counts += np.bincount(codes[part], minlength=size)
     return counts
+
+
+def _chunks(size: int, step: int = CHUNK) -> Iterator[slice]:
+    return (slice(start, start + step) for start in range(0, size, step))
 
 
 def read_log(dataset: Dataset) -> Log:
@@ -179,10 +188,14 @@ def _factorised(keys: pl.Series) -> tuple[IntArray, pl.Series]:
 
 def _factorised_by_table(keys: pl.Series, low: int, high: int) -> tuple[IntArray, pl.Series]:
     """The quickest way where the keys lie close together: one entry for every number between."""
-    places = keys.fill_null(low).to_numpy() - low
+    values = (keys.fill_null(low) if keys.null_count() else keys).to_numpy()
     present = np.zeros(high - low + 1, np.bool_)
-    present[places] = True
-    codes = (np.cumsum(present, dtype=np.int32) - np.int32(1))[places]
+    for part in _chunks(len(values)):
+        present[values[part] - low] = True
+    table = np.cumsum(present, dtype=np.int32) - np.int32(1)
+    codes = np.empty(len(values), np.int32)
+    for part in _chunks(len(values)):
+        codes[part] = table[values[part] - low]
     if keys.null_count():
         codes[keys.is_null().to_numpy()] = MISSING
     return codes, pl.Series("key", np.flatnonzero(present) + low)
@@ -222,20 +235,28 @@ def _order_of_times(time: IntArray) -> IntArray | None:
     """
     if bool((time[1:] >= time[:-1]).all()):
         return None
-    since = time - time.min()
-    for unit in (60_000_000, 1_000_000, 1_000):
-        if not (since[:4096] % unit).any() and not (since % unit).any():
-            since //= unit
-            break
+    first, last = int(time.min()), int(time.max())
+    unit = _largest_unit(time, first)
     place_bits = len(time).bit_length()
-    if int(since.max()).bit_length() + place_bits > 63:
+    if ((last - first) // unit).bit_length() + place_bits > 63:
         return np.argsort(time, kind="stable")
-    since <<= place_bits
-    since |= np.arange(len(time))
-    since.sort()
-    since &= (1 << place_bits) - 1
-    order: IntArray = since.astype(np.int32 if place_bits < 32 else np.int64)
+    both = np.empty(len(time), np.int64)
+    for part in _chunks(len(time)):
+        places = np.arange(part.start, min(part.stop, len(time)))
+        both[part] = (((time[part] - first) // unit) << place_bits) | places
+    both.sort()
+    order: IntArray = np.empty(len(time), np.int32 if place_bits < 32 else np.int64)
+    for part in _chunks(len(time)):
+        order[part] = both[part] & ((1 << place_bits) - 1)
     return order
+
+
+def _largest_unit(time: IntArray, first: int) -> int:
+    """Minutes, seconds, milliseconds or microseconds: all times are whole ones after the first."""
+    for unit in (60_000_000, 1_000_000, 1_000):
+        if not any(((time[part] - first) % unit).any() for part in _chunks(len(time))):
+            return unit
+    return 1
 
 
 def _grouped(codes: IntArray, size: int) -> IntArray:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import polars as pl
@@ -114,6 +115,8 @@ def _nameless_key(column: Column, other: str) -> bool:
 def _no_key(sample: Sample, role: str) -> str:
     what = "people" if role == "user" else "items"
     names = ", ".join(column.name for column in sample.columns)
+    if any(re.fullmatch(r"-?\d[\d.,]*", column.name) for column in sample.columns):
+        names += " (which look like data: is the line of column names missing?)"
     return (
         f"{sample.path.name}: no column looks like the {what} of interactions (a short key that repeats). "
         f"Its columns are: {names}. Name the right one with --{role} COLUMN."

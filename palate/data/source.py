@@ -15,7 +15,14 @@ from typing import TYPE_CHECKING, Any
 import polars as pl
 from polars.exceptions import PolarsError
 
-from palate.data.canonical import Tables, integer_keys, read_content, read_interactions, read_relation
+from palate.data.canonical import (
+    Tables,
+    integer_keys,
+    read_content,
+    read_interactions,
+    read_relation,
+    sound_rows,
+)
 from palate.data.guess import guess_spec
 from palate.data.spec import (
     DatasetSpec,
@@ -196,11 +203,12 @@ def _with_read(
     fields: tuple[Field, ...] = ()
     if spec.items is not None and tables.items is not None:
         fields = tuple(Field(name, field.kind) for name, field in spec.items.fields.items())
-        own = tables.items is tables.interactions
-        items, more = read_content(spec.items, tables.items, "item", integer["item"], counted=own)
+        main = tables.interactions
+        sound = sound_rows(spec.interactions, main) if tables.items is main else None
+        items, more = read_content(spec.items, tables.items, "item", integer["item"], sound=sound)
         notes = notes + more
     if spec.users is not None and tables.users is not None:
-        users, more = read_content(spec.users, tables.users, "user", integer["user"], counted=False)
+        users, more = read_content(spec.users, tables.users, "user", integer["user"])
         notes = notes + more
     relations = tuple(
         read_relation(relation, table, integer)

@@ -174,15 +174,15 @@ def _count_ragged(path: Path, source: Path | bytes, head: str, separator: str, r
     plain = line.str.strip_chars_end("\r\n").str.len_bytes().gt(0) & ~line.str.contains('"', literal=True)
     ragged = lines.filter(plain & (line.str.count_matches(separator, literal=True) != width - 1))
     found = ragged.select(pl.len().alias("rows"), line.head(3).implode()).collect(engine="streaming")
-    return _note_of("ragged rows", path, found["rows"][0], found["line"][0].to_list(), rows)
+    return _note_of("unreadable rows", path, found["rows"][0], found["line"][0].to_list(), rows)
 
 
 def _note_of(rule: str, path: Path, count: int, examples: Sequence[str], rows: int) -> list[Note]:
     if not count:
         return []
     what = {
-        "ragged rows": "rows with more or fewer cells than the header; missing are empty, extra cut",
-        "stray quotes": "rows whose quotes do not pair up, read with quotes as plain characters",
+        "unreadable rows": "rows with more or fewer cells than the header; missing are empty, extra cut",
+        "unreadable quotes": "rows whose quotes do not pair up, read with quotes as plain characters",
         "unreadable lines": "lines that are not JSON objects, left out",
     }[rule]
     removed = count if rule == "unreadable lines" else 0
@@ -212,8 +212,8 @@ def _mended(path: Path, source: Path | bytes, separator: str) -> tuple[pl.LazyFr
             column.append(cell or None)
     names = [name or f"column_{place}" for place, name in enumerate(header)]
     frame = pl.DataFrame(dict(zip(names, columns, strict=True)), schema=dict.fromkeys(names, pl.String))
-    notes = _note_of("stray quotes", path, len(stray), stray[:3], frame.height)
-    return frame.lazy(), notes + _note_of("ragged rows", path, len(ragged), ragged[:3], frame.height)
+    notes = _note_of("unreadable quotes", path, len(stray), stray[:3], frame.height)
+    return frame.lazy(), notes + _note_of("unreadable rows", path, len(ragged), ragged[:3], frame.height)
 
 
 def _record(lines: list[str], at: int, separator: str, width: int) -> tuple[list[str], int, bool]:

@@ -38,7 +38,9 @@ def candidates(name: str, items: int, seed: int) -> Sequence[FromEvidence]:
         "ease": lambda: [
             Ease(strength) for strength in ((200.0, 50.0, 800.0) if items <= LARGEST_GRID else (200.0,))
         ],
-        "als": lambda: [Als(factors, seed=seed) for factors in (64, 32, 128)],
+        "als": lambda: [
+            Als(f, confidence=alpha, seed=seed) for f, alpha in ((64, 2.0), (64, 20.0), (128, 2.0))
+        ],
         "content_knn": lambda: [ContentKnn(latest) for latest in (5, 2, 1, None)],
     }
     return grid[name]()
@@ -109,10 +111,4 @@ def _spread(questions: Questions, size: int) -> Questions:
     """At most ``size`` of the questions, evenly spaced."""
     if len(questions) <= size:
         return questions
-    rows = np.linspace(0, len(questions) - 1, size).astype(np.int64)
-    counts = np.diff(questions.target_offsets)[rows]
-    offsets = np.concatenate([[0], np.cumsum(counts)])
-    where = np.arange(offsets[-1]) + np.repeat(questions.target_offsets[rows] - offsets[:-1], counts)
-    return Questions(
-        questions.people[rows], questions.histories.select(rows), offsets, questions.target_items[where]
-    )
+    return questions.select(np.linspace(0, len(questions) - 1, size).astype(np.int64))

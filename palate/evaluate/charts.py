@@ -6,17 +6,18 @@ numbers.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 from markupsafe import Markup
 from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator
 
-from palate.evaluate.svg import ACCENT, BAR, INK, LINE, MUTED, PAGE, figure_with_axes, style, svg
+from palate.evaluate.svg import ACCENT, BAR, INK, LINE, MUTED, PAGE, WIDTH, figure_with_axes, style, svg
 from palate.evaluate.wording import count, decimals, number
-
 
 LONGEST_NAME = 30
 """Letters of a name beside a plot."""
@@ -37,7 +38,9 @@ class Measured:
 def bar_chart(title: str, rows: Sequence[Measured]) -> Markup:
     """Horizontal bars from zero with intervals and values."""
     with style():
-        figure, axes = figure_with_axes(12 + 30 * len(rows), left=_room(row.name for row in rows), right=62, bottom=4)
+        figure, axes = figure_with_axes(
+            12 + 30 * len(rows), left=_room(row.name for row in rows), right=62, bottom=4
+        )
         digits = decimals(row.value for row in rows)
         top = max([row.high or row.value for row in rows] + [1e-9])
         for y, row in enumerate(rows):
@@ -51,10 +54,13 @@ def bar_chart(title: str, rows: Sequence[Measured]) -> Markup:
         return svg(figure, f"{title}: {_in_words(rows, digits)}")
 
 
-def dot_plot(title: str, rows: Sequence[Measured], top: float) -> Markup:
-    """Dots with intervals on an axis from zero to ``top``; the note stands behind the value."""
+def dot_plot(title: str, rows: Sequence[Measured], top: float, names: Sequence[str]) -> Markup:
+    """Dots with intervals on an axis from zero to ``top``; the note stands behind the value.
+
+    Plots with the same ``top`` and ``names`` (those of all their rows) can be compared by eye.
+    """
     with style():
-        figure, axes = figure_with_axes(34 + 30 * len(rows), left=_room(row.name for row in rows), right=136, bottom=24)
+        figure, axes = figure_with_axes(34 + 30 * len(rows), left=_room(names), right=136, bottom=24)
         digits = decimals([top])
         for y, row in enumerate(rows):
             axes.axhline(y, color=LINE, linewidth=1, zorder=0)
@@ -108,7 +114,7 @@ def column_chart(
                 name, (at, 1), (0, 4 + 13 * (len(borders) - 1 - place)), color=ACCENT, ha=side,
                 xycoords=axes.get_xaxis_transform(), textcoords="offset points", annotation_clip=False,
             )  # fmt: skip
-        step = max(1, -(-len(labels) // 7))
+        step = math.ceil(len(labels) * _room(labels) / (WIDTH - 80)) if labels else 1
         shown = range(0, len(labels), step)
         axes.set_xticks(list(shown), [labels[x] for x in shown])
         axes.set_xlim(-0.6, len(counts) - 0.4)
@@ -121,15 +127,15 @@ def column_chart(
 def share_curve(title: str, points: Sequence[tuple[float, float]]) -> Markup:
     """The share of events that the most popular share of the items holds; a fifth is marked."""
     xs, ys = [0.0, *(x for x, _ in points)], [0.0, *(y for _, y in points)]
-    at = min(range(len(xs)), key=lambda place: abs(xs[place] - 0.2))
-    words = f"the top {xs[at]:.0%} hold {ys[at]:.0%}"
+    fifth = float(np.interp(0.2, xs, ys))
+    words = f"the top 20% hold {fifth:.0%}"
     with style():
         figure, axes = figure_with_axes(220, left=48, right=16, bottom=42)
         axes.plot([0, 1], [0, 1], color=LINE, linewidth=1)
         axes.plot(xs, ys, color=INK, linewidth=1.8)
-        axes.plot([xs[at]], [ys[at]], "o", color=ACCENT, markersize=9, markeredgecolor=PAGE)
+        axes.plot([0.2], [fifth], "o", color=ACCENT, markersize=9, markeredgecolor=PAGE)
         axes.annotate(
-            words, (xs[at], ys[at]), (12, -13), textcoords="offset points", color=ACCENT, fontweight="bold"
+            words, (0.2, fifth), (12, -13), textcoords="offset points", color=ACCENT, fontweight="bold"
         )
         ticks = [0, 0.25, 0.5, 0.75, 1]
         axes.set_xticks(ticks, [f"{tick:.0%}" for tick in ticks])
@@ -144,20 +150,22 @@ def funnel_chart(title: str, steps: Sequence[tuple[str, int]], kept: int) -> Mar
     """What each rule removed, one below the other, from all rows down to those ``kept``."""
     read = kept + sum(removed for _, removed in steps)
     with style():
-        figure, axes = figure_with_axes(12 + 28 * (len(steps) + 2), left=_room([*(name for name, _ in steps), "kept"]), right=118, bottom=4)
+        left = _room([*(name for name, _ in steps), "kept"])
+        figure, axes = figure_with_axes(12 + 28 * (len(steps) + 2), left=left, right=126, bottom=4)
         rows = [("read", read, 0)]
-        left = read
+        remaining = read
         for name, removed in steps:
-            left -= removed
-            rows.append((name, left, removed))
+            remaining -= removed
+            rows.append((name, remaining, removed))
         rows.append(("kept", kept, 0))
         for y, (name, remaining, removed) in enumerate(rows):
             end = not removed
             axes.barh(y, remaining, height=0.6, color=BAR if end else LINE)
             axes.barh(y, removed, left=remaining, height=0.6, color=ACCENT)
             text = count(remaining) if end else f"−{count(removed)}"
-            share = "" if end else f"  {100 * removed / read:.1f} %"
-            _label(axes, y, Measured(name, 0, ours=end), text + share, ACCENT if removed else INK)
+            _label(axes, y, Measured(name, 0, ours=end), text, ACCENT if removed else INK)
+            share = "" if end else f"{100 * removed / read:.1f}%".replace("0.0%", "<0.1%")
+            axes.annotate(share, (1, y), (122, 0), color=MUTED, ha="right", **_beside(axes))
         axes.set_xlim(0, read)
         axes.set_ylim(len(rows) - 0.5, -0.5)
         axes.set_xticks([])
@@ -192,7 +200,8 @@ def _label(axes: Axes, y: int, row: Measured, value: str, colour: str = INK) -> 
 
 def _whisker(axes: Axes, y: int, row: Measured, colour: str) -> None:
     if row.low is not None and row.high is not None:
-        axes.plot([row.low, row.high], [y, y], color=colour, linewidth=1.6, solid_capstyle="butt")
+        axes.plot([row.low, row.high], [y, y], color=PAGE, linewidth=4.5, solid_capstyle="butt")
+        axes.plot([row.low, row.high], [y, y], color=colour, linewidth=1.8, solid_capstyle="butt")
 
 
 def _value_ticks(axis: Any, axes: Axes, which: str) -> None:

@@ -13,8 +13,8 @@ import scipy.sparse as sp
 
 from palate.data.prepared import Prepared
 from palate.errors import DataError
-from palate.evaluate.vectors import content_matrix, history_matrix, training_popularity
-from palate.schema import Histories, IntArray, Questions
+from palate.evaluate.vectors import content_matrix, history_matrix
+from palate.schema import BoolArray, Histories, IntArray, Questions
 
 Scores = npt.NDArray[np.float32]
 
@@ -44,9 +44,19 @@ class Evidence:
         return history_matrix(self.training, self.prepared.items.size)
 
     @cached_property
+    def wanted(self) -> BoolArray:
+        """Whether each training event is of a type that is predicted."""
+        return np.isin(self.training.event, self.prepared.schema.target_codes)
+
+    @cached_property
+    def warm(self) -> BoolArray:
+        """Whether somebody met the item in training, of any event type; bool [V]."""
+        return np.bincount(self.training.item, minlength=self.prepared.items.size) > 0
+
+    @cached_property
     def popularity(self) -> Scores:
-        """Training events of each item as a share of the most popular one's, float32 [V] in [0, 1]."""
-        counts = training_popularity(self.prepared)
+        """Training events of target types, as a share of the most popular item's, float32 [V] in [0, 1]."""
+        counts = np.bincount(self.training.item, self.wanted, self.prepared.items.size)
         return np.asarray(counts / max(1.0, float(counts.max())), dtype=np.float32)
 
     @cached_property

@@ -54,17 +54,26 @@ def segment_dots(segments: Sequence[Mapping[str, Any]]) -> list[Figure]:
     """One dot plot for each group of segments, all on the same axis."""
     metric = nearest_cutoff([name for segment in segments for name in segment["means"]], "ndcg")
     groups: dict[str, list[Measured]] = {}
+    remarks: dict[str, str] = {}
     for segment in segments:
         if metric not in segment["means"]:
             continue
+        name, _, remark = segment["name"].partition(" (")
+        if remark:
+            remarks[segment["group"]] = f"{name}: {remark.rstrip(')')}"
         low, high = segment.get("intervals", {}).get(metric, (None, None))
         note = f"{count(segment['questions'])} people"
-        row = Measured(segment["name"], segment["means"][metric], low, high, note=note)
+        row = Measured(name, segment["means"][metric], low, high, note=note)
         groups.setdefault(segment["group"], []).append(row)
-    ends = [row.high or row.value for rows in groups.values() for row in rows]
-    top = 1.04 * max([*ends, 1e-9])
+    all_rows = [row for rows in groups.values() for row in rows]
+    top = 1.04 * max([*(row.high or row.value for row in all_rows), 1e-9])
+    names = [row.name for row in all_rows]
     return [
-        Figure(f"{metric_label(str(metric))} by {group}", dot_plot(group, rows, top))
+        Figure(
+            f"{metric_label(str(metric))} by {group}",
+            dot_plot(group, rows, top, names),
+            remarks.get(group, ""),
+        )
         for group, rows in groups.items()
     ]
 
@@ -109,7 +118,11 @@ def distributions(data: Mapping[str, Any]) -> list[Figure]:
     drawn: list[Figure] = []
     if bins := data.get("history_lengths"):
         title = "Events per person"
-        labels = [str(b["from"]) if b["from"] == b["to"] else f"{b['from']}–{b['to']}" for b in bins]
+        some = [place for place, b in enumerate(bins) if b["people"]]
+        bins = bins[min(some, default=0) : max(some, default=0) + 1]
+        labels = [
+            count(b["from"]) if b["from"] == b["to"] else f"{count(b['from'])}–{count(b['to'])}" for b in bins
+        ]
         caption = f"Median {data['median_history']:g} events." if "median_history" in data else ""
         drawn.append(Figure(title, column_chart(title, labels, [b["people"] for b in bins]), caption))
     if months := data.get("months"):

@@ -79,7 +79,7 @@ class _Sentence:
 
 
 def _digits(*values: float) -> int:
-    """None where whole numbers tell the values apart and are not too coarse, else one."""
+    """0 where whole numbers tell the values apart and are not too coarse, else 1."""
     whole = min(values) >= 9.5 and len({round(value) for value in values}) == len(values)
     return 0 if whole else 1
 
@@ -100,7 +100,7 @@ def _certainty(judgement: Mapping[str, Any], metric: str, best: str, confidence:
     if used == metric:
         scale, digits, unit, by = 100.0, 1, " of 100", ""
     low, high = scale * test["low"], scale * test["high"]
-    level = f"{number(100 * confidence, 0)} % interval"
+    level = f"{number(100 * confidence, 0)}% interval"
     if test["low"] <= 0 <= test["high"]:
         words = f"the difference is not certain: its {level} runs from {number(low, digits)} "
         sentence = f"{by}{words}to {number(high, digits)}{unit}, zero included."

@@ -39,7 +39,7 @@ class Ease(FromEvidence):
         return f"λ {self.regularisation:g}"
 
     def learn(self, evidence: Evidence) -> Self:
-        self.warm = np.flatnonzero(evidence.popularity)
+        self.warm = np.flatnonzero(evidence.warm)
         if len(self.warm) > LARGEST_DENSE:
             raise CannotFitError(
                 f"it inverts a table of items × items, and {len(self.warm):,} items are "
@@ -69,7 +69,7 @@ class Als(FromEvidence):
 
     factors: int = 64
     regularisation: float = 0.1
-    confidence: float = 5.0
+    confidence: float = 2.0
     seed: int = 0
     name: str = field(default="als", init=False)
 
@@ -89,12 +89,12 @@ class Als(FromEvidence):
                 random_state=self.seed,
             )
             self.model.fit(sp.csr_matrix(evidence.people_items), show_progress=False)
-        self.popularity = evidence.popularity
+        self.warm, self.popularity = evidence.warm, evidence.popularity
         return self
 
     def score(self, questions: Questions) -> Scores:
         history = history_matrix(questions.histories, len(self.popularity))
-        history = sp.csr_array(history.multiply(self.popularity > 0))
+        history = sp.csr_array(history.multiply(self.warm))
         with threadpool_limits(1, "blas"):
             people = self.model.recalculate_user(np.arange(len(questions)), sp.csr_matrix(history))
         scores = np.asarray(people @ self.model.item_factors.T, dtype=np.float32)

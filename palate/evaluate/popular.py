@@ -13,7 +13,7 @@ from palate.schema import Questions
 
 @dataclass
 class Popularity(FromEvidence):
-    """By the number of training events."""
+    """By the number of training events of the types that are predicted."""
 
     name: str = field(default="popularity", init=False)
     description: str = field(default="", init=False)
@@ -28,7 +28,7 @@ class Popularity(FromEvidence):
 
 @dataclass
 class RecentPopularity(FromEvidence):
-    """By the number of training events, where an event counts half after every half-life.
+    """By the number of training events of target types, each counting half after every half-life.
 
     The age of an event runs from 0 (latest) to 1 (first): over the time span of training, or, where
     times only order the events of one person, over that person's own history.
@@ -49,7 +49,7 @@ class RecentPopularity(FromEvidence):
             age = (clock.max(initial=0) - clock) / max(1.0, np.ptp(clock) if len(clock) else 0.0)
         else:
             age = events_after(histories) / np.repeat(histories.lengths, histories.lengths)
-        weights = np.exp2(-age / self.half_life)
+        weights = np.exp2(-age / self.half_life) * evidence.wanted
         counts = np.bincount(histories.item, weights, minlength=evidence.prepared.items.size)
         self.popularity = (counts / max(counts.max(), 1e-30)).astype(np.float32)
         return self

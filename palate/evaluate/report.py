@@ -61,12 +61,13 @@ def write_report(path: Path, record: RunRecord) -> None:
 def render(record: RunRecord) -> str:
     """The report of the run as HTML."""
     from palate.evaluate import figures
+    from palate.evaluate.svg import numbered
 
     environment = Environment(
         loader=PackageLoader("palate", "evaluate"), autoescape=True, trim_blocks=True, lstrip_blocks=True
     )
     environment.filters.update(
-        count=count, metric=metric_label, seconds=seconds, plain=_plain, percent=_percent
+        count=count, metric=metric_label, seconds=seconds, plain=_plain, percent=_percent, numbered=numbered
     )
     main = record.judgements[0] if record.judgements else {}
     evaluation = record.settings.get("evaluate", {})
@@ -161,4 +162,4 @@ def _plain(value: Any) -> str:
 
 def _percent(share: float) -> str:
     digits = next((n for n in range(4) if abs(share) * 100 >= 10.0 ** (1 - n)), 3)
-    return f"{number(100 * share, digits)} %"
+    return f"{number(100 * share, digits)}%"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -19,8 +20,13 @@ from palate.evaluate.wording import (
 Verdict = Literal["", "worse", "better", "open"]
 """A baseline beside ours: certainly worse, certainly better, or open; empty where it was not tested."""
 
-MARKS: dict[Verdict, str] = {"": "", "worse": "▾", "better": "▴", "open": "≈"}
-LEGEND = "▾ certainly below Palate, ▴ certainly above, ≈ not certain"
+MARKS: dict[Verdict, tuple[str, str]] = {
+    "": ("", ""),
+    "worse": ("▾", "certainly worse than Palate"),
+    "better": ("▴", "certainly better than Palate"),
+    "open": ("≈", "not certain"),
+}
+LEGEND = ", ".join(f"{mark} {meaning}" for mark, meaning in MARKS.values() if mark)
 
 
 @dataclass(frozen=True)
@@ -32,7 +38,11 @@ class Cell:
 
     @property
     def mark(self) -> str:
-        return MARKS[self.verdict]
+        return MARKS[self.verdict][0]
+
+    @property
+    def meaning(self) -> str:
+        return MARKS[self.verdict][1]
 
 
 @dataclass(frozen=True)
@@ -90,12 +100,9 @@ def _by_first_column(judgement: Mapping[str, Any], columns: Sequence[str]) -> li
     if not columns:
         return list(baselines)
     sign = -1.0 if higher_is_better(columns[0]) else 1.0
+    missing = {"value": sign * math.inf}
     return sorted(
-        baselines,
-        key=lambda name: (
-            sign * _measured(judgement, name).get(columns[0], {"value": -sign * 1e9})["value"],
-            name,
-        ),
+        baselines, key=lambda name: sign * _measured(judgement, name).get(columns[0], missing)["value"]
     )
 
 

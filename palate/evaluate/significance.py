@@ -59,18 +59,16 @@ def paired_test(
     Raises:
         DataError: the arrays do not belong to the same questions.
     """
-    if first.shape != second.shape or first.ndim != 1 or not len(first):
-        raise DataError(
-            f"A paired test needs two arrays over the same questions; "
-            f"got shapes {first.shape} and {second.shape}."
-        )
-    differences = second - first
-    low, high = bootstrap_intervals(
-        differences[:, None], resamples=resamples, confidence=confidence, seed=seed
-    )[0]
-    return PairedTest(
-        float(differences.mean()), float(low), float(high), _sign_flip(differences, permutations, seed)
+    tests = compare(
+        {"": first},
+        {"": second},
+        [""],
+        resamples=resamples,
+        permutations=permutations,
+        confidence=confidence,
+        seed=seed,
     )
+    return tests[""]
 
 
 def compare(
@@ -79,36 +77,57 @@ def compare(
     metrics: Iterable[str],
     *,
     resamples: int = 1000,
+    permutations: int = 10_000,
     confidence: float = 0.95,
     seed: int = 0,
 ) -> dict[str, PairedTest]:
     """A paired test, second − first, of each metric, from the ``per_question`` of two evaluations.
 
+    All metrics see the same resamples and the same flips.
+
     Raises:
         DataError: a metric is missing on one side, or the questions differ.
     """
-    tests: dict[str, PairedTest] = {}
-    for metric in metrics:
-        if metric not in first or metric not in second:
-            raise DataError(f"'{metric}' was not measured on both sides; compare what both have.")
-        tests[metric] = paired_test(
-            first[metric], second[metric], resamples=resamples, confidence=confidence, seed=seed
+    names = list(metrics)
+    differences = [_differences(first, second, name) for name in names]
+    if not differences:
+        return {}
+    table = np.column_stack(differences)
+    bounds = bootstrap_intervals(table, resamples=resamples, confidence=confidence, seed=seed)
+    p_values = _sign_flips(table, permutations, seed)
+    return {
+        name: PairedTest(float(column.mean()), float(low), float(high), float(p_value))
+        for name, column, (low, high), p_value in zip(names, table.T, bounds, p_values, strict=True)
+    }
+
+
+def _differences(
+    first: Mapping[str, FloatArray], second: Mapping[str, FloatArray], metric: str
+) -> FloatArray:
+    if metric not in first or metric not in second:
+        raise DataError(f"'{metric}' was not measured on both sides; compare what both have.")
+    a, b = first[metric], second[metric]
+    if a.shape != b.shape or a.ndim != 1 or not len(a):
+        raise DataError(
+            f"A paired test needs two arrays over the same questions; got shapes {a.shape} and {b.shape}."
         )
-    return tests
+    return b - a
 
 
-def _sign_flip(differences: FloatArray, permutations: int, seed: int) -> float:
-    nonzero = differences[differences != 0]  # zeros keep their value under any sign
-    if not len(nonzero):
-        return 1.0
+def _sign_flips(differences: FloatArray, permutations: int, seed: int) -> FloatArray:
+    """The p-value of each column of ``differences`` [people, M]."""
+    moved = differences[(differences != 0).any(axis=1)]  # zeros keep their value under any sign
+    total = moved.sum(axis=0)
+    bound = np.abs(total) - 1e-9 * np.abs(moved).sum(axis=0)  # equal sums may differ in the last bit
     generator = np.random.default_rng([seed, 1])
-    bound = abs(nonzero.sum()) - 1e-9 * np.abs(nonzero).sum()  # equal sums may differ in the last bit
-    as_far, size = 0, max(1, BLOCK // len(nonzero))
+    as_far = np.zeros(differences.shape[1], np.int64)
+    size = max(1, BLOCK // max(1, len(moved)))
     for start in range(0, permutations, size):
-        signs = generator.integers(0, 2, (min(size, permutations - start), len(nonzero)), dtype=np.int8)
-        sums = (2.0 * signs - 1.0) @ nonzero
-        as_far += int(np.count_nonzero(np.abs(sums) >= bound))
-    return (1 + as_far) / (1 + permutations)
+        block = min(size, permutations - start)
+        draws = generator.integers(0, 256, (block, (len(moved) + 7) // 8), dtype=np.uint8)
+        kept = np.unpackbits(draws, axis=1, count=len(moved)).astype(np.float64)
+        as_far += np.count_nonzero(np.abs(2.0 * (kept @ moved) - total) >= bound, axis=0)
+    return np.asarray((1 + as_far) / (1 + permutations))
 
 
 def _resample_weights(people: int, resamples: int, seed: int) -> Iterator[FloatArray]:

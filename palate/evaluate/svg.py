@@ -11,7 +11,6 @@ import html
 import io
 import re
 import warnings
-import zlib
 from contextlib import AbstractContextManager
 
 from markupsafe import Markup
@@ -23,6 +22,7 @@ from matplotlib.figure import Figure
 WIDTH = 460
 """Units; at this width text reads well on a phone too."""
 INK, MUTED, LINE, ACCENT, BAR, PAGE = "#010101", "#020202", "#030303", "#040404", "#050505", "#060606"
+_REFERENCE = re.compile(r"(?<=href=\"#)[\w-]+|(?<=url\(#)[\w-]+")
 VARIABLES = {INK: "ink", MUTED: "muted", LINE: "line", ACCENT: "accent", BAR: "bar", PAGE: "page"}
 
 
@@ -58,7 +58,7 @@ def figure_with_axes(
 def svg(figure: Figure, words: str) -> Markup:
     """The figure as an element of an HTML page, with ``words`` as its text alternative.
 
-    It has no ids that could clash with those of other figures, and no style of its own.
+    It has no style of its own, and only ids that it refers to itself (see ``numbered``).
     """
     buffer = io.StringIO()
     with warnings.catch_warnings():
@@ -72,7 +72,7 @@ def svg(figure: Figure, words: str) -> Markup:
     drawn = re.sub(r"font(?:-family)?: ((?:(?:bold|[\d.]+px|\d+) )*)'[^;\"]*", _page_font, drawn)
     for colour, variable in VARIABLES.items():
         drawn = drawn.replace(f": {colour}", f": var(--{variable})")
-    drawn = _own_ids(drawn, f"c{zlib.crc32(words.encode()):x}")
+    drawn = _without_idle_ids(drawn)
     height = round(figure.get_figheight() * 72)
     opening = f'<svg viewBox="0 0 {WIDTH} {height}" role="img" aria-label="{html.escape(words)}">'
     drawn = re.sub(r"^<svg[^>]*>", lambda _: opening, drawn)
@@ -83,12 +83,13 @@ def _page_font(found: re.Match[str]) -> str:
     return f"font: {found[1]}var(--sans)" if found[1] else "font-family: var(--sans)"
 
 
-def _own_ids(drawn: str, prefix: str) -> str:
-    """Only ids that something refers to stay, made unlike those of other charts."""
-    used = set(re.findall(r"(?:href=\"|url\()#([\w-]+)", drawn))
+def _without_idle_ids(drawn: str) -> str:
+    """Only ids that something refers to stay."""
+    used = set(_REFERENCE.findall(drawn))
+    return re.sub(r' id="([^"]*)"', lambda found: found[0] if found[1] in used else "", drawn)
 
-    def renamed(found: re.Match[str]) -> str:
-        return f' id="{prefix}-{found[1]}"' if found[1] in used else ""
 
-    drawn = re.sub(r' id="([^"]*)"', renamed, drawn)
-    return re.sub(r"(href=\"|url\()#([\w-]+)", rf"\1#{prefix}-\2", drawn)
+def numbered(drawn: Markup, number: int) -> Markup:
+    """The element with ids of its own, where several stand on one page: each has another number."""
+    named = re.sub(r'(?<= id=")[\w-]+', lambda found: f"picture{number}-{found[0]}", str(drawn))
+    return Markup(_REFERENCE.sub(lambda found: f"picture{number}-{found[0]}", named))  # noqa: S704

@@ -33,7 +33,7 @@ def history_matrix(histories: Histories, items: int, latest: int | None = None) 
 
 
 def training_popularity(prepared: Prepared) -> IntArray:
-    """Training events of each item, int64 [V]."""
+    """Training events of each item, of any type, int64 [V]."""
     return np.bincount(prepared.training().item, minlength=prepared.items.size)
 
 

@@ -48,7 +48,7 @@ METRICS: dict[str, tuple[str, str]] = {
     "coverage": ("Coverage", "Share of the catalogue that is recommended to at least one person."),
     "novelty": (
         "Novelty",
-        "Mean surprise of what is recommended, in bits: an item with 1 % of all events has 6.6.",
+        "Mean surprise of what is recommended, in bits: an item with 1% of all events has 6.6.",
     ),
     "diversity": ("Diversity", "How unlike one another the items of one list are: 0 the same, 1 unrelated."),
     "gini": (

@@ -126,13 +126,7 @@ class EncodedColumn(nn.Module):
         self.set_field(field)
 
     def set_field(self, field: EncodedField) -> None:
-        """The column holds these values instead.
-
-        Raises:
-            DataError: the field is another one than the column was built for.
-        """
-        if field.shape != self.shape:
-            raise DataError(f"The item tower reads {self.shape}; it was given {field.shape}.")
+        """The column holds these values, of the shape that it was built for, instead."""
         device = next(self.encoder.parameters()).device
         self.values = torch.as_tensor(field.values.copy(), device=device)
         self.present = torch.as_tensor(field.present.copy(), device=device).float().unsqueeze(1)

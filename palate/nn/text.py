@@ -42,9 +42,11 @@ class TextEncoder(nn.Module):
     def forward(self, tokens_VT: torch.Tensor) -> torch.Tensor:
         """[rows, dim]. Texts of equal length are taken together, so no step is spent on padding.
 
-        Measured on a CPU with 3,700 titles of 4.6 tokens, T = 12: three to four times faster than
-        ``conv1d`` over padded rows.
+        Measured on one CPU thread with 3,700 titles of 4.6 tokens: 39 ms forward and backward, about a
+        third of the time of ``conv1d`` over rows padded to 12.
         """
+        if not len(tokens_VT):
+            return tokens_VT.new_zeros(0, self.dim, dtype=self.dense.weight.dtype)
         lengths = (tokens_VT != PADDING).sum(dim=1)
         order = lengths.argsort(stable=True)
         counts = torch.bincount(lengths).tolist()
@@ -58,8 +60,6 @@ class TextEncoder(nn.Module):
             for length, (count, x) in enumerate(zip(counts, embedded, strict=True))
             if count
         ]
-        if not pooled:
-            return tokens_VT.new_zeros(0, self.dim, dtype=self.dense.weight.dtype)
         result: torch.Tensor = self.dense(torch.cat(pooled).index_select(0, order.argsort()))
         return result
 

@@ -1,0 +1,44 @@
+# Everything on a fresh machine needs Python 3.11 or newer, make and the package registry.
+PYTHON ?= python3
+BIN := .venv/bin
+
+.PHONY: demo test test-all check format bench clean
+
+demo: .venv/installed           ## train on a real shop's data and write a report
+	$(BIN)/palate demo --out runs/demo
+
+test: .venv/installed-dev       ## the test suite
+	$(BIN)/python -m pytest
+
+test-all: .venv/installed-dev   ## the test suite with the longer proofs
+	$(BIN)/python -m pytest -m "slow or not slow"
+
+check: .venv/installed-dev      ## format, lint, types, import order
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+format: .venv/installed-dev     ## put the source into form
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+bench: .venv/installed-dev      ## measurements side by side
+	$(BIN)/python bench/prepare.py
+
+clean:                          ## forget the environment and all runs
+	rm -rf .venv runs
+
+.venv/bin/python:
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet "pip<26.2"
+
+# torch comes first and alone: with another torch in reach, other packages may pull in a far larger build.
+.venv/installed: .venv/bin/python pyproject.toml constraints.txt
+	$(BIN)/python -m pip install --quiet -c constraints.txt torch
+	$(BIN)/python -m pip install --quiet -c constraints.txt -e .
+	@touch $@
+
+.venv/installed-dev: .venv/installed
+	$(BIN)/python -m pip install --quiet -c constraints.txt --group dev
+	@touch $@
