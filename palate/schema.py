@@ -182,9 +182,10 @@ class Histories:
 
     def keep(self, mask: BoolArray) -> Histories:
         """The same rows with only the events where ``mask`` is true."""
-        kept = np.zeros(len(mask) + 1, np.int64)
+        kept = np.zeros(len(mask) + 1, np.int32 if len(mask) < 2**31 else np.int64)
         np.cumsum(mask, out=kept[1:])
-        return Histories(kept[self.offsets], self.item[mask], self.event[mask], self.time[mask])
+        offsets = kept[self.offsets].astype(np.int64)
+        return Histories(offsets, self.item[mask], self.event[mask], self.time[mask])
 
     def rows(self) -> IntArray:
         """The row of each event, int64 [E]."""

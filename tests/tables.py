@@ -27,7 +27,7 @@ def dataset(rows: Sequence[Row], **further: Any) -> Dataset:
     schema = {"user": kind(0), "item": kind(1), "time": pl.Int64, "event": pl.String, "value": pl.Float64}
     table = pl.DataFrame(list(rows), schema=schema, orient="row")
     table = table.with_row_index("row").with_columns(positive=pl.col("value").fill_null(1.0) > 0)
-    return Dataset("small", table.lazy(), **further)
+    return Dataset(further.pop("name", "small"), table.lazy(), **further)
 
 
 def views(histories: dict[Any, str], **further: Any) -> Dataset:

@@ -68,18 +68,30 @@ def check_questions(prepared: Prepared, part: Part, questions: Questions) -> Non
         before &= prepared.part == TRAIN
     else:
         before &= prepared.part < PART_CODES[part]
-    known, shown = of.keep(before), questions.histories
+    shown = questions.histories
+    counts = np.concatenate([[0], np.cumsum(before)])[of.offsets]
     same = (
-        np.array_equal(shown.lengths, known.lengths[questions.people])
-        and np.array_equal(shown.item, known.item)
-        and np.array_equal(shown.event, known.event)
-        and np.array_equal(shown.time, known.time)
+        np.array_equal(shown.lengths, np.diff(counts)[questions.people])
+        and _equal(shown.item, of.item, before)
+        and _equal(shown.event, of.event, before)
+        and _equal(shown.time, of.time, before)
     )
     if not same:
         raise LeakError(
             f"The histories of the {part} questions are not what was known before their targets; "
             "prepare the data again."
         )
+
+
+def _equal(found: IntArray, column: IntArray, mask: BoolArray, step: int = 1 << 20) -> bool:
+    """Whether ``found`` is ``column[mask]``, looked at in pieces that fit into the cache."""
+    at = 0
+    for start in range(0, len(column), step):
+        wanted = column[start : start + step][mask[start : start + step]]
+        if not np.array_equal(found[at : at + len(wanted)], wanted):
+            return False
+        at += len(wanted)
+    return at == len(found)
 
 
 def _is_target(prepared: Prepared) -> BoolArray:
@@ -101,8 +113,8 @@ def _check_parts(prepared: Prepared) -> None:
 def _check_training(prepared: Prepared, training: Histories) -> None:
     """Training is the training events and no other."""
     is_train = prepared.part == TRAIN
-    same = int(training.offsets[-1]) == int(is_train.sum()) and np.array_equal(
-        training.item, prepared.histories.item[is_train]
+    same = int(training.offsets[-1]) == int(is_train.sum()) and _equal(
+        training.item, prepared.histories.item, is_train
     )
     if not same:
         raise LeakError("The training histories hold events that are not for training; prepare again.")

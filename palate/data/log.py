@@ -6,7 +6,7 @@ cleaning does afterwards is a mask over these arrays.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 
@@ -60,8 +60,10 @@ class Log:
         """The same events by person, then time, then place in the source."""
         by_time = _order_of_times(self.time)
         user = self.user if by_time is None else self.user[by_time]
-        by_user = _grouped(user, len(self.people))
-        return self._take(by_user if by_time is None else by_time[by_user])
+        by_user, ends = _grouped(user, len(self.people))
+        order = by_user if by_time is None else by_time[by_user]
+        grouped = np.repeat(np.arange(len(self.people), dtype=np.int32), np.diff(ends))
+        return replace(self._take(order, COLUMNS[1:]), user=grouped)
 
     def compact(self) -> Log:
         """The same events with only the people, items and event types that occur.
@@ -98,8 +100,8 @@ class Log:
             return f"place {time}"
         return str(np.datetime64(time, "us").astype("datetime64[s]")).replace("T", " ")
 
-    def _take(self, which: BoolArray | IntArray) -> Log:
-        names = [name for name in COLUMNS if getattr(self, name) is not None]
+    def _take(self, which: BoolArray | IntArray, columns: Sequence[str] = COLUMNS) -> Log:
+        names = [name for name in columns if getattr(self, name) is not None]
         # NumPy lets go of the interpreter while it gathers, so columns go side by side.
         with ThreadPoolExecutor(pl.thread_pool_size()) as pool:
             taken = list(pool.map(lambda name: getattr(self, name)[which], names))
@@ -202,19 +204,38 @@ def _factorised_by_table(keys: pl.Series, low: int, high: int) -> tuple[IntArray
 
 
 def _factorised_text(keys: pl.Series) -> tuple[IntArray, pl.Series]:
+    texts, table = _numbered_texts(keys)
+    return _looked_up(keys, table), texts
+
+
+def _numbered_texts(keys: pl.Series) -> tuple[pl.Series, IntArray]:
+    """The sorted distinct texts of a categorical column, and each one's place by its category.
+
+    The table has -1 for blank texts and, in one more entry at the end, for none.
+    """
     found = keys.drop_nulls().unique()
-    numbered = pl.DataFrame({"key": found.cast(pl.String), "code": found.to_physical()})
+    numbered = pl.DataFrame({"key": found.cast(pl.String), "category": found.to_physical()})
+    last = numbered["category"].max()
     numbered = numbered.filter(pl.col("key").str.strip_chars() != "").sort("key")
-    codes = keys.to_physical()
-    last = codes.max()
-    table = np.full(2 if last is None else int(str(last)) + 2, MISSING, np.int32)
-    table[numbered["code"].to_numpy()] = np.arange(len(numbered), dtype=np.int32)
-    return table[codes.fill_null(len(table) - 1).to_numpy()], numbered["key"]
+    table = np.full(1 if last is None else int(str(last)) + 2, MISSING, np.int32)
+    table[numbered["category"].to_numpy()] = np.arange(len(numbered), dtype=np.int32)
+    return numbered["key"], table
+
+
+def _looked_up(keys: pl.Series, table: IntArray) -> IntArray:
+    categories = keys.to_physical()
+    if keys.null_count():
+        categories = categories.fill_null(len(table) - 1)
+    values = categories.to_numpy()
+    codes = np.empty(len(values), table.dtype)
+    for part in _chunks(len(values)):
+        codes[part] = table[values[part]]
+    return codes
 
 
 def _event_codes(names: pl.Series) -> tuple[IntArray, tuple[str, ...]]:
     """Codes uint8 into the names, which are trimmed and in lower case; 255 where there is none."""
-    codes, raw = _factorised_text(names)
+    raw, table = _numbered_texts(names)
     tidy = raw.str.strip_chars().str.to_lowercase()
     events = tuple(tidy.unique().sort().to_list())
     if len(events) >= MISSING_EVENT:
@@ -222,9 +243,9 @@ def _event_codes(names: pl.Series) -> tuple[IntArray, tuple[str, ...]]:
             f"There are {len(events)} event types; at most {MISSING_EVENT - 1} can be told apart. "
             "Is the column of events the right one?"
         )
-    table = np.full(len(raw) + 1, MISSING_EVENT, np.uint8)
-    table[:-1] = [events.index(name) for name in tidy]
-    return table[codes], events  # code -1 reads the last entry
+    codes = np.full(len(raw) + 1, MISSING_EVENT, np.uint8)
+    codes[:-1] = [events.index(name) for name in tidy]
+    return _looked_up(names, codes[table]), events  # -1 reads the last entry
 
 
 def _order_of_times(time: IntArray) -> IntArray | None:
@@ -259,12 +280,15 @@ def _largest_unit(time: IntArray, first: int) -> int:
     return 1
 
 
-def _grouped(codes: IntArray, size: int) -> IntArray:
-    """The places by code, in their old order within a code: a counting sort, linear in time."""
+def _grouped(codes: IntArray, size: int) -> tuple[IntArray, IntArray]:
+    """The places by code, in their old order within a code, and where each code begins and ends.
+
+    SciPy's conversion to compressed rows is a counting sort: stable, and linear in time.
+    """
     places = np.arange(len(codes), dtype=np.int32 if len(codes) < 2**31 else np.int64)
     ones = np.ones(len(codes), np.bool_)
-    order: IntArray = sparse.csr_array((ones, (codes, places)), shape=(size, len(codes))).indices
-    return order
+    rows = sparse.csr_array((ones, (codes, places)), shape=(size, len(codes)))
+    return rows.indices, rows.indptr
 
 
 def _renumbered(codes: IntArray, keys: pl.Series) -> tuple[IntArray, pl.Series]:

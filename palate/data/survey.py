@@ -115,7 +115,7 @@ def _asked(asked: Asked) -> dict[str, int]:
 def _field(prepared: Prepared, name: str, kind: FieldKind) -> dict[str, Any]:
     """How many of the items that have events have the field."""
     cells = prepared.catalogue[name].filter(prepared.has_event)
-    distinct = cells.n_unique() if kind in (FieldKind.TEXT, FieldKind.CATEGORY) else None
+    distinct = cells.drop_nulls().n_unique() if kind in (FieldKind.TEXT, FieldKind.CATEGORY) else None
     present = len(cells) - cells.null_count()
     return {
         "name": name,

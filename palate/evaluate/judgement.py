@@ -93,8 +93,8 @@ def judge(
         skipped=tuple(row for row in rows if isinstance(row, Skipped)),
         comparisons={
             row.name: compare(
-                model.per_question,
                 row.per_question,
+                model.per_question,
                 sorted(set(model.per_question) & set(row.per_question)),
                 resamples=settings.bootstrap,
                 confidence=settings.confidence,
