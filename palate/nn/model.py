@@ -9,9 +9,15 @@ from torch import nn
 from torch.nn import functional
 
 from palate.nn.behaviour import BehaviourEncoder
-from palate.nn.item import ItemTower
+from palate.nn.item import ID_STD, ItemTower
 from palate.schema import GAP_BUCKETS, Batch, BoolArray, Content
 from palate.settings import ModelSettings
+
+
+EVENT_SCALE = 1 / ID_STD
+"""Item vectors begin small, so that the first scores over the catalogue are nearly even, but enter the
+behaviour encoder at unit size: beside blocks' outputs of that size they would not be heard, and training
+would stand still for its first passes."""
 
 
 class Vectors(NamedTuple):
@@ -77,7 +83,7 @@ class TasteModel(nn.Module):
 
     def states(self, batch: Batch, table: torch.Tensor) -> torch.Tensor:
         """What is known after each position [N, D], given the items' vectors."""
-        x_ND = functional.embedding(batch.item, table)
+        x_ND = functional.embedding(batch.item, table) * EVENT_SCALE
         if self.event is not None:
             x_ND = x_ND + self.event(batch.event)
         if self.gap is not None:
