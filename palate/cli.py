@@ -11,7 +11,7 @@ import sys
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 from rich.console import Console
@@ -26,6 +26,7 @@ if TYPE_CHECKING:  # torch and Polars take a second to import; --help should not
 
     from palate.evaluate.judgement import Judgement
     from palate.recommender import Recommender
+    from palate.schema import Dataset
 
 app = typer.Typer(
     name="palate",
@@ -136,7 +137,9 @@ def prepare(
 ) -> None:
     """Clean, split and store a data set, and say what was removed.
 
-    Example: `palate prepare dataset.yaml --out prepared`
+    Training into RUN reuses what was prepared as RUN/data.
+
+    Example: `palate prepare dataset.yaml --out runs/first/data`
     """
     from palate.data.source import read_dataset
     from palate.data.store import prepare as prepare_data
@@ -167,20 +170,27 @@ def train(
 
     Example: `palate train dataset.yaml --out runs/first --set model.width=64 --seed 1`
     """
+    from palate.data.source import read_dataset
     from palate.recommender import Recommender
     from palate.run import start_afresh, write_judgements
 
+    recommender = Recommender(Settings.build(given_settings(config, assignments, seed, strict)))
+    with notices.status("Reading …"):
+        dataset = read_dataset(data)
     if not resume:
         start_afresh(out)
-    recommender = Recommender(Settings.build(given_settings(config, assignments, seed, strict)))
-    fit(recommender, data, out, resume)
-    judgement = judged(recommender)
-    report = write_judgements(out, recommender, [judgement])
+    fit(recommender, dataset, out, resume)
+    judgements = [judged(recommender)] if recommender.can_be_judged() else []
+    report = write_judgements(out, recommender, judgements)
     if as_json:
-        print_json({"run": str(out), "report": str(report), **judgement.to_json()})
+        judged_as = judgements[0].to_json() if judgements else {"metrics": {}, "baselines": {}}
+        print_json({"run": str(out), "report": str(report), **judged_as})
         return
-    print_judgements([judgement])
-    answers.print(f"Report: {escape(str(report))}")
+    print_judgements(judgements)
+    if not judgements:
+        notices.print("Not judged: nobody has both a history and a held-out item. More data would tell.")
+    answers.print(f"Report: {escape(str(report))}", soft_wrap=True)
+    answers.print(f"Next: palate recommend {escape(str(out))} --user KEY -n 10", soft_wrap=True)
 
 
 @app.command()
@@ -251,7 +261,7 @@ def recommend(
     )
     if history is not None:
         found = found.drop("user")
-    print_found(recommender, found, "item", out, as_json)
+    print_found(recommender, found, out, as_json)
 
 
 @app.command()
@@ -260,6 +270,9 @@ def similar(
     item: Annotated[list[str] | None, typer.Option(help="An item's key; may be given again.")] = None,
     user: Annotated[list[str] | None, typer.Option(help="A person's key; may be given again.")] = None,
     count: Annotated[int, typer.Option("-n", "-k", "--count", min=1, help="How many.")] = 10,
+    skip_unknown: Annotated[
+        bool, typer.Option("--skip-unknown", help="Leave out keys that are not known.")
+    ] = False,
     out: Annotated[Path | None, typer.Option(help="Write a table: .csv, .parquet or .jsonl.")] = None,
     as_json: AsJson = False,
 ) -> None:
@@ -270,14 +283,12 @@ def similar(
     if bool(item) == bool(user):
         raise SettingsError("Similar to what? Give --item KEY or --user KEY.")
     recommender = load(run)
+    unknown: Literal["skip", "error"] = "skip" if skip_unknown else "error"
     if item:
-        found = recommender.similar_items(item, count).drop("item" if len(item) == 1 else [])
-        print_found(
-            recommender, found.rename({"similar": "item"}) if len(item) == 1 else found, "item", out, as_json
-        )
-    elif user:
-        found = recommender.similar_users(user, count)
-        print_found(recommender, found.drop("user").rename({"similar": "user"}), "", out, as_json)
+        found = recommender.similar_items(item, count, unknown=unknown)
+    else:
+        found = recommender.similar_users(user or [], count, unknown=unknown)
+    print_found(recommender, found, out, as_json)
 
 
 @app.command()
@@ -364,12 +375,14 @@ def load(run: Path) -> Recommender:
         return Recommender.load(run)
 
 
-def fit(recommender: Recommender, data: Path, folder: Path, resume: bool) -> None:
+def fit(recommender: Recommender, dataset: Dataset, folder: Path, resume: bool) -> None:
     """Training with a progress bar where a person is looking."""
     from palate.train.progress import Bar
 
     with Bar(notices) as bar:
-        recommender.fit(data, folder=folder, resume=resume, display=bar)
+        recommender.fit(dataset, folder=folder, resume=resume, display=bar)
+    for note in recommender.content_notes:
+        notices.print(f"{note.rule}: {note.detail}", highlight=False, markup=False)
 
 
 def judged(recommender: Recommender, **wishes: Any) -> Judgement:
@@ -420,9 +433,7 @@ def print_tree(tree: dict[str, Any], indent: int = 0) -> None:
             answers.print(f"{label}  {escape(str(value))}", highlight=False, soft_wrap=True)
 
 
-def print_found(
-    recommender: Recommender, found: pl.DataFrame, column: str, out: Path | None, as_json: bool
-) -> None:
+def print_found(recommender: Recommender, found: pl.DataFrame, out: Path | None, as_json: bool) -> None:
     """A table of answers: into a file, as JSON, or for the eye with the items' titles."""
     from palate.run import ItemTitles, write_table
 
@@ -434,11 +445,14 @@ def print_found(
     if as_json:
         print_json(rows)
         return
-    titles = ItemTitles(recommender).of_keys(found[column]) if column else [""] * found.height
+    titles = ItemTitles(recommender)
+    if "item" in found.columns and titles.titles is not None:
+        for row, title in zip(rows, titles.of_keys(found["item"]), strict=True):
+            row["title"] = title
     table = Table(box=None)
-    for name in [*found.columns, "title"]:
+    for name in rows[0] if rows else ["nothing can be recommended"]:
         table.add_column(name, justify="right" if name in ("rank", "score") else "left")
-    for row, title in zip(rows, titles, strict=True):
-        cells = [f"{value:.3f}" if isinstance(value, float) else escape(str(value)) for value in row.values()]
-        table.add_row(*cells, escape(title))
+    for row in rows:
+        cells = (f"{cell:.3f}" if isinstance(cell, float) else str(cell) for cell in row.values())
+        table.add_row(*map(escape, cells))
     answers.print(table)

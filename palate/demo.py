@@ -11,10 +11,12 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+from palate.data.source import read_dataset
 from palate.evaluate.judgement import Judgement
 from palate.recommender import Recommender
 from palate.run import start_afresh, write_judgements
 from palate.samples import sample_path
+from palate.schema import Dataset
 from palate.settings import Settings
 
 TEMPORAL: dict[str, Any] = {
@@ -38,7 +40,7 @@ def run_demo(
     folder: Path,
     given: Mapping[str, Any],
     *,
-    fit: Callable[[Recommender, Path, Path, bool], None],
+    fit: Callable[[Recommender, Dataset, Path, bool], None],
     judged: Callable[..., Judgement],
     say: Callable[[str], None],
 ) -> list[Judgement]:
@@ -50,18 +52,17 @@ def run_demo(
         judged: evaluates a trained recommender.
         say: tells a person what is being done.
     """
-    data = sample_path("online_retail")
-    start_afresh(folder)
+    shop = read_dataset(sample_path("online_retail"))
+    latest, temporal = Recommender(given), Recommender(Settings.build(TEMPORAL, given))
+    later = folder.with_name(folder.name + "-temporal")
+    for run in (folder, later):
+        start_afresh(run)
     say("[bold]1 of 2[/]  Each customer's latest new purchase is hidden and has to be found.")
-    latest = Recommender(given)
-    fit(latest, data, folder, False)
+    fit(latest, shop, folder, False)
     judgements = [judged(latest, title="The latest new purchase of each customer")]
 
-    later = folder.with_name(folder.name + "-temporal")
-    start_afresh(later)
     say("[bold]2 of 2[/]  The last thirty days are hidden and have to be foretold.")
-    temporal = Recommender(Settings.build(TEMPORAL, given))
-    fit(temporal, data, later, False)
+    fit(temporal, shop, later, False)
     month = [
         judged(temporal, title="The last thirty days, things not bought before", filter_seen=True),
         judged(temporal, title="The last thirty days, things bought before included", filter_seen=False),

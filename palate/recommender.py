@@ -23,7 +23,19 @@ from palate.evaluate.judgement import Judgement, judge
 from palate.evaluate.network import NetworkRanker
 from palate.evaluate.ties import top_k
 from palate.nn.model import TasteModel
-from palate.schema import FIRST_ID, UNKNOWN, BoolArray, Dataset, Histories, IntArray, Key, Part, Questions
+from palate.schema import (
+    FIRST_ID,
+    UNKNOWN,
+    BoolArray,
+    Dataset,
+    Histories,
+    IdMap,
+    IntArray,
+    Key,
+    Note,
+    Part,
+    Questions,
+)
 from palate.settings import Settings
 from palate.train.checkpoint import Progress
 from palate.train.loop import train
@@ -111,6 +123,23 @@ class Recommender:
         return self._fitted().progress
 
     @property
+    def content_notes(self) -> tuple[Note, ...]:
+        """What of the items' fields could not be read by the network."""
+        bundle = self._fitted()
+        return bundle.content_encoder.encode(bundle.prepared.catalogue).notes
+
+    def can_be_judged(self, part: Part = Part.TEST) -> bool:
+        """Whether anybody has both a history and a held-out item."""
+        judging = self.settings.evaluate
+        return bool(
+            len(
+                self.prepared.questions(
+                    part, filter_seen=judging.filter_seen, cold_targets=judging.cold_targets
+                )
+            )
+        )
+
+    @property
     def prepared(self) -> Prepared:
         """The cleaned and split data, with its report."""
         return self._fitted().prepared
@@ -176,7 +205,7 @@ class Recommender:
         )
 
     def similar_items(self, items: Sequence[Key], k: int = 10, *, unknown: Unknown = "error") -> pl.DataFrame:
-        """The k items whose vectors lie closest by cosine: ``item``, ``similar``, ``rank``, ``score``.
+        """The k items whose vectors lie closest by cosine to each: ``of``, ``item``, ``rank``, ``score``.
 
         Raises:
             UnknownKeyError: a key is unknown and ``unknown`` is "error".
@@ -184,17 +213,17 @@ class Recommender:
         ids = self._ids(items, "item", unknown)
         vectors = self._network().item_vectors().numpy()
         keys = self.prepared.items
-        return _nearest(vectors, vectors[ids], ids, keys.keys, ("item", "similar"), k)
+        return _nearest(vectors, vectors[ids], ids, keys, "item", k)
 
     def similar_users(self, users: Sequence[Key], k: int = 10, *, unknown: Unknown = "error") -> pl.DataFrame:
-        """The k people whose taste lies closest by cosine: ``user``, ``similar``, ``rank``, ``score``.
+        """The k people whose taste lies closest by cosine to each: ``of``, ``user``, ``rank``, ``score``.
 
         Raises:
             UnknownKeyError: a key is unknown and ``unknown`` is "error".
         """
         ids = self._ids(users, "user", unknown)
         vectors = self._network().person_vectors(self.prepared.known()).numpy()
-        return _nearest(vectors, vectors[ids], ids, self.prepared.people.keys, ("user", "similar"), k)
+        return _nearest(vectors, vectors[ids], ids, self.prepared.people, "user", k)
 
     # Judging
 
@@ -292,8 +321,9 @@ class Recommender:
             names = [repr(key) for key, gone in zip(keys, missing, strict=True) if gone]
             raise UnknownKeyError(
                 f"{len(names):,} of {len(ids):,} {kind} keys are not in the data: {', '.join(names[:5])}"
-                f"{', …' if len(names) > 5 else ''}. Check the spelling, or give unknown='skip'"
-                + (", or give their history instead." if kind == "user" else ", or add them with items.add.")
+                f"{', …' if len(names) > 5 else ''}. Check the spelling, or leave them out "
+                "(unknown='skip', --skip-unknown)"
+                + ("; who is new can be given by history." if kind == "user" else "; new ones can be added.")
             )
         known: IntArray = ids[~missing]
         return known
@@ -429,8 +459,8 @@ def _nearest(
     vectors: np.ndarray,
     asked: np.ndarray,
     ids: IntArray,
-    keys: Callable[[IntArray], list[Key]],
-    names: tuple[str, str],
+    keys: IdMap,
+    name: str,
     k: int,
 ) -> pl.DataFrame:
     """The k nearest of all vectors to each asked one by cosine, itself left out."""
@@ -444,8 +474,8 @@ def _nearest(
     top = top_k(scores, k)
     return pl.DataFrame(
         {
-            names[0]: keys(np.repeat(ids, k)),
-            names[1]: keys(top.ravel()),
+            "of": keys.keys(np.repeat(ids, k)),
+            name: keys.keys(top.ravel()),
             "rank": np.tile(np.arange(1, k + 1), len(ids)),
             "score": np.take_along_axis(scores, top.astype(np.int64), axis=1).ravel(),
         }

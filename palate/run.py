@@ -13,6 +13,7 @@ import os
 import platform
 import shutil
 from collections.abc import Callable, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -72,7 +73,7 @@ def _looks_like_a_run(folder: Path) -> bool:
 def write_judgements(folder: Path, recommender: Recommender, judgements: Sequence[Judgement]) -> Path:
     """``folder`` holds these judgements, examples of the first one, and the report of it all; its path."""
     _write(folder / "evaluation.json", [judgement.to_json() for judgement in judgements])
-    _write(folder / "examples.json", examples(recommender, judgements[0]))
+    _write(folder / "examples.json", examples(recommender, judgements[0]) if judgements else [])
     return refresh_report(folder, recommender)
 
 
@@ -92,7 +93,7 @@ def refresh_report(folder: Path, recommender: Recommender) -> Path:
             created=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
             settings=recommender.settings.model_dump(mode="json"),
             machine=machine(),
-            data=recommender.prepared.report,
+            data=data_report(recommender),
             training=progress.history,
             metric_name=recommender.settings.train.validate_metric,
             judgements=read_judgements(folder),
@@ -100,6 +101,12 @@ def refresh_report(folder: Path, recommender: Recommender) -> Path:
         ),
     )
     return path
+
+
+def data_report(recommender: Recommender) -> dict[str, Any]:
+    """The report of the data, with what the content encoder could not read among its rules."""
+    data = recommender.prepared.report
+    return {**data, "rules": [*data["rules"], *(asdict(note) for note in recommender.content_notes)]}
 
 
 def read_judgements(folder: Path) -> list[dict[str, Any]]:
@@ -177,13 +184,13 @@ class ItemTitles:
 def describe_run(recommender: Recommender) -> dict[str, Any]:
     """What a run consists of, in numbers."""
     prepared, model, progress = recommender.prepared, recommender.model, recommender.progress
-    gates = {part.name: round(abs(float(part.gate)), 4) for part in model.items.projections}
+    gates = {part.name: round(abs(float(part.gate.detach())), 4) for part in model.items.projections}
     return {
         "name": prepared.name,
         "people": len(prepared.people),
         "items": len(prepared.items),
         "events": len(prepared.histories.item),
-        "event types": dict.fromkeys(prepared.schema.events, ""),
+        "event types": ", ".join(prepared.schema.events),
         "split": prepared.split.kind,
         "parameters": sum(parameter.numel() for parameter in model.parameters()),
         "fields and their gates": gates,

@@ -155,6 +155,11 @@ class EvaluateSettings(Frozen):
         Literal["popularity", "recent_popularity", "content_knn", "item_knn", "ease", "als", "bought_before"],
         ...,
     ] = ("popularity", "recent_popularity", "content_knn", "item_knn", "ease", "als")
+    references: tuple[Literal["recent_item_knn", "recent_content_knn", "bought_before"], ...] = (
+        "recent_item_knn",
+        "recent_content_knn",
+    )
+    """Rules that read the order of events, as the model does: neighbours of the latest items only."""
     bootstrap: Positive = 1000
     """Resamples behind each interval."""
     confidence: Annotated[float, Field(gt=0.5, lt=1.0)] = 0.95

@@ -12,7 +12,6 @@ import json
 import os
 import shutil
 import uuid
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +25,7 @@ from palate.data.prepared import Prepared
 from palate.errors import BundleError
 from palate.schema import FIRST_ID, Dataset, Field, FieldKind, Histories, IdMap, Schema
 from palate.settings import Settings, SplitSettings
+from palate.version import __version__
 
 __all__ = ["FORMAT_VERSION", "Prepared", "load_prepared", "prepare", "save"]
 
@@ -99,7 +99,7 @@ def _write(prepared: Prepared, folder: Path, fingerprint: str, settings_hash: st
     schema = prepared.schema
     manifest = {
         "format_version": FORMAT_VERSION,
-        "palate_version": _palate_version(),
+        "palate_version": __version__,
         "fingerprint": fingerprint,
         "settings_hash": settings_hash,
         "name": prepared.name,
@@ -224,13 +224,6 @@ def _settings_hash(dataset: Dataset, settings: Settings) -> str:
         "require_positive": dataset.require_positive,
     }
     return hashlib.sha256(json.dumps(tree, sort_keys=True).encode()).hexdigest()
-
-
-def _palate_version() -> str:
-    try:
-        return version("palate")
-    except PackageNotFoundError:  # run from a checkout that nobody installed
-        return "not installed"
 
 
 def _sha256(path: Path) -> str:

@@ -34,14 +34,16 @@ def candidates(name: str, items: int, seed: int) -> Sequence[FromEvidence]:
         "popularity": lambda: [Popularity()],
         "recent_popularity": lambda: [RecentPopularity(share) for share in (0.05, 0.01, 0.2)],
         "bought_before": lambda: [BoughtBefore(events) for events in (20.0, 2.0, 200.0)],
-        "item_knn": lambda: [ItemKnn(latest) for latest in (5, 2, 1, None)],
+        "item_knn": lambda: [ItemKnn()],
+        "recent_item_knn": lambda: [ItemKnn(latest) for latest in (5, 2, 1)],
         "ease": lambda: [
             Ease(strength) for strength in ((200.0, 50.0, 800.0) if items <= LARGEST_GRID else (200.0,))
         ],
         "als": lambda: [
             Als(f, confidence=alpha, seed=seed) for f, alpha in ((64, 2.0), (64, 20.0), (128, 2.0))
         ],
-        "content_knn": lambda: [ContentKnn(latest) for latest in (5, 2, 1, None)],
+        "content_knn": lambda: [ContentKnn()],
+        "recent_content_knn": lambda: [ContentKnn(latest) for latest in (5, 2, 1)],
     }
     return grid[name]()
 
@@ -53,7 +55,7 @@ def fit_baselines(
     progress: Callable[[str], None] | None = None,
     part: Part = Part.TEST,
 ) -> list[Evaluation | Skipped]:
-    """Every baseline of ``settings.baselines``, fitted, chosen on validation and judged on ``part``.
+    """Every row of ``settings.baselines`` and ``references``, chosen on validation, judged on ``part``.
 
     Of each baseline's ``candidates`` the one with the best ndcg@10 over at most 2,000 validation questions
     is judged. What does not suit the data becomes a ``Skipped`` row with the reason. ``progress`` is
@@ -68,7 +70,7 @@ def fit_baselines(
     evidence = Evidence(prepared)
     vectors = evidence.content if evidence.content is not None else item_vectors(prepared)
     rows: list[Evaluation | Skipped] = []
-    for name in settings.baselines:
+    for name in (*settings.baselines, *settings.references):
         if progress is not None:
             progress(name)
         started = time.perf_counter()

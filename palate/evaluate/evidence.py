@@ -79,7 +79,10 @@ class Evidence:
 class FromEvidence(ABC):
     """A ranker that learns from evidence it may share with others; ``fit`` is ``learn`` from its own."""
 
-    name: str
+    @property
+    @abstractmethod
+    def name(self) -> str:
+        """What tables call it."""
 
     @property
     @abstractmethod

@@ -17,6 +17,7 @@ from palate.evaluate.charts import (
     line_chart,
     share_curve,
 )
+from palate.evaluate.results import rivals
 from palate.evaluate.wording import OURS, count, higher_is_better, metric_label, nearest_cutoff, ranker_label
 
 
@@ -37,7 +38,7 @@ def bars(judgement: Mapping[str, Any]) -> list[Figure]:
         rows = [_measured(OURS, judgement["metrics"][metric], True)]
         rows += [
             _measured(ranker_label(name), values[metric], False)
-            for name, values in judgement.get("baselines", {}).items()
+            for name, values in rivals(judgement).items()
             if metric in values
         ]
         rows.sort(key=lambda row: -row.value)

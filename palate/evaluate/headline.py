@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from palate.evaluate.results import rivals
 from palate.evaluate.wording import (
     NUMERALS,
     OURS,
@@ -34,19 +35,19 @@ def headline(
     if metric is None:
         return Headline(f"{OURS} was judged, but not by a hit rate.", "", ())
     ours = 100 * float(judgement["metrics"][metric]["value"])
-    rivals = {
+    others = {
         name: 100 * float(values[metric]["value"])
-        for name, values in judgement.get("baselines", {}).items()
+        for name, values in rivals(judgement).items()
         if metric in values
     }
     say = _Sentence(judgement.get("split") == "leave_one_out", target_events, metric_of(metric)[1] or 10)
-    if not rivals:
+    if not others:
         alone = "No other method was judged beside it, so the number stands alone."
         return Headline(say.alone(ours), alone, ((OURS, ours),))
-    best = max(rivals, key=lambda name: rivals[name])
+    best = max(others, key=lambda name: others[name])
     certainty = _certainty(judgement, metric, best, confidence)
-    shares = ((OURS, ours), (ranker_label(best), rivals[best]))
-    return Headline(say.beside(ours, ranker_label(best), rivals[best]), certainty, shares)
+    shares = ((OURS, ours), (ranker_label(best), others[best]))
+    return Headline(say.beside(ours, ranker_label(best), others[best]), certainty, shares)
 
 
 @dataclass(frozen=True)
@@ -62,10 +63,10 @@ class _Sentence:
         digits = _digits(ours, theirs)
         mine, other = _of_100(ours, digits), _of_100(theirs, digits)
         if mine == other:
-            return f"{self._finding(OURS, mine)}, and so does the best traditional method, {best}."
+            return f"{self._finding(OURS, mine)}, and so does the best other method, {best}."
         if ours > theirs:
-            return f"{self._finding(OURS, mine)}; the best traditional method, {best}, {other}."
-        return f"{self._finding(f'{best}, a traditional method,', other)}; {OURS} {mine}."
+            return f"{self._finding(OURS, mine)}; the best other method, {best}, {other}."
+        return f"{self._finding(f'{best}, the best other method,', other)}; {OURS} {mine}."
 
     def _finding(self, who: str, share: str) -> str:
         ten = NUMERALS.get(self.k, str(self.k))

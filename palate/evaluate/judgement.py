@@ -25,12 +25,16 @@ class Judgement:
     filter_seen: bool
     model: Evaluation
     baselines: tuple[Evaluation, ...]
+    """The traditional methods and the references."""
+    references: tuple[str, ...]
+    """Names of the references among them."""
     skipped: tuple[Skipped, ...]
     comparisons: dict[str, dict[str, PairedTest]]
     """Model minus each baseline, by metric, paired over people."""
 
     def to_json(self) -> dict[str, Any]:
         """The judgement as plain mappings; every metric is ``{"value", "low", "high"}``."""
+        rows = {row.name: _metrics(row) for row in self.baselines}
         return {
             "title": self.title,
             "split": self.split,
@@ -42,7 +46,8 @@ class Judgement:
             "lists": self.model.lists,
             "segments": self.model.to_json()["segments"],
             "seconds": _seconds(self.model),
-            "baselines": {row.name: _metrics(row) for row in self.baselines},
+            "baselines": {name: values for name, values in rows.items() if name not in self.references},
+            "references": {name: values for name, values in rows.items() if name in self.references},
             "baseline_lists": {row.name: row.lists for row in self.baselines},
             "baseline_seconds": {row.name: _seconds(row) for row in self.baselines},
             "baseline_descriptions": {row.name: row.description for row in self.baselines},
@@ -75,8 +80,9 @@ def judge(
     questions = prepared.questions(part, filter_seen=settings.filter_seen, cold_targets=settings.cold_targets)
     if not len(questions):
         raise DataError(
-            f"Nobody can be asked in the {part} part of the split '{prepared.split.kind}': no person has both "
-            "a history and a held-out item. Use more data, another split.kind, or smaller data.min_user_events."
+            f"Nobody can be asked in the {part} part of the split '{prepared.split.kind}': no person has "
+            "both a history and a held-out item. Use more data, another split.kind, or a smaller "
+            "data.min_user_events."
         )
     if on_start is not None:
         on_start(ranker.name)
@@ -90,6 +96,7 @@ def judge(
         filter_seen=settings.filter_seen,
         model=model,
         baselines=baselines,
+        references=settings.references,
         skipped=tuple(row for row in rows if isinstance(row, Skipped)),
         comparisons={
             row.name: compare(

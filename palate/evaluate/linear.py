@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Self
 
 import numpy as np
@@ -32,7 +32,7 @@ class Ease(FromEvidence):
     """
 
     regularisation: float = 200.0
-    name: str = field(default="ease", init=False)
+    name = "ease"
 
     @property
     def description(self) -> str:
@@ -71,7 +71,7 @@ class Als(FromEvidence):
     regularisation: float = 0.1
     confidence: float = 2.0
     seed: int = 0
-    name: str = field(default="als", init=False)
+    name = "als"
 
     @property
     def description(self) -> str:

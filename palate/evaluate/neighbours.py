@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Self
 
 import numpy as np
@@ -30,10 +30,13 @@ class ItemKnn(FromEvidence):
     Items that are nobody's neighbour follow by popularity.
     """
 
-    latest: int | None = 5
+    latest: int | None = None
     shrinkage: float = 10.0
     neighbours: int = 200
-    name: str = field(default="item_knn", init=False)
+
+    @property
+    def name(self) -> str:
+        return "item_knn" if self.latest is None else "recent_item_knn"
 
     @property
     def description(self) -> str:
@@ -63,8 +66,11 @@ class ContentKnn(FromEvidence):
     The only baseline here that can rank an item nobody has met.
     """
 
-    latest: int | None = 5
-    name: str = field(default="content_knn", init=False)
+    latest: int | None = None
+
+    @property
+    def name(self) -> str:
+        return "content_knn" if self.latest is None else "recent_content_knn"
 
     @property
     def description(self) -> str:

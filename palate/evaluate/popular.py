@@ -15,7 +15,7 @@ from palate.schema import Questions
 class Popularity(FromEvidence):
     """By the number of training events of the types that are predicted."""
 
-    name: str = field(default="popularity", init=False)
+    name = "popularity"
     description: str = field(default="", init=False)
 
     def learn(self, evidence: Evidence) -> Self:
@@ -35,7 +35,7 @@ class RecentPopularity(FromEvidence):
     """
 
     half_life: float = 0.05
-    name: str = field(default="recent_popularity", init=False)
+    name = "recent_popularity"
 
     @property
     def description(self) -> str:
@@ -68,7 +68,7 @@ class BoughtBefore(FromEvidence):
     """
 
     half_life: float = 20.0
-    name: str = field(default="bought_before", init=False)
+    name = "bought_before"
 
     @property
     def description(self) -> str:

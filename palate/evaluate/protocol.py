@@ -33,7 +33,10 @@ CHUNK_FLOATS = 4_000_000
 class Ranker(Protocol):
     """Anything that orders the catalogue for a history."""
 
-    name: str
+    @property
+    def name(self) -> str:
+        """What tables call it."""
+        ...
 
     def fit(self, prepared: Prepared) -> Self:
         """The ranker, fitted on ``prepared.training()`` and the catalogue's content, and on nothing else."""

@@ -64,6 +64,11 @@ class Results:
     tested: bool
 
 
+def rivals(judgement: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:
+    """All that stands beside ours: the traditional methods and the references, by name."""
+    return {**judgement.get("baselines", {}), **judgement.get("references", {})}
+
+
 def main_metrics(judgement: Mapping[str, Any]) -> list[str]:
     """The few metrics that tell most: NDCG and hit rate near 10, recall near 20, MRR near 10."""
     names = judgement.get("metrics", {})
@@ -96,7 +101,7 @@ def results(judgement: Mapping[str, Any], columns: Sequence[str]) -> Results:
 
 
 def _by_first_column(judgement: Mapping[str, Any], columns: Sequence[str]) -> list[str]:
-    baselines: Mapping[str, Any] = judgement.get("baselines", {})
+    baselines = rivals(judgement)
     if not columns:
         return list(baselines)
     sign = -1.0 if higher_is_better(columns[0]) else 1.0
@@ -109,7 +114,7 @@ def _by_first_column(judgement: Mapping[str, Any], columns: Sequence[str]) -> li
 def _measured(judgement: Mapping[str, Any], key: str) -> dict[str, Mapping[str, float]]:
     """Metrics of ranks and of lists of one ranker ("" is ours), each with ``value``, maybe an interval."""
     if key:
-        ranks = judgement["baselines"][key]
+        ranks = rivals(judgement)[key]
         lists = judgement.get("baseline_lists", {}).get(key, {})
     else:
         ranks, lists = judgement.get("metrics", {}), judgement.get("lists", {})

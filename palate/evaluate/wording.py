@@ -17,6 +17,8 @@ RANKERS = {
     "item_knn": "Item k-NN",
     "ease": "EASE",
     "als": "ALS",
+    "recent_item_knn": "Recent-item k-NN",
+    "recent_content_knn": "Recent-content k-NN",
     "bought_before": "Bought before",
 }
 

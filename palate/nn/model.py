@@ -13,7 +13,6 @@ from palate.nn.item import ID_STD, ItemTower
 from palate.schema import GAP_BUCKETS, Batch, BoolArray, Content
 from palate.settings import ModelSettings
 
-
 EVENT_SCALE = 1 / ID_STD
 """Item vectors begin small, so that the first scores over the catalogue are nearly even, but enter the
 behaviour encoder at unit size: beside blocks' outputs of that size they would not be heard, and training

@@ -15,6 +15,7 @@ from lightning_fabric.loggers.tensorboard import TensorBoardLogger
 from palate.data.batches import plan_epoch, training_batch
 from palate.data.store import Prepared
 from palate.errors import TrainingError
+from palate.evaluate.metrics import Metric
 from palate.evaluate.network import NetworkRanker
 from palate.evaluate.protocol import mean_metric
 from palate.nn.model import TasteModel
@@ -56,6 +57,7 @@ def train(
     if settings.train.threads:
         torch.set_num_threads(settings.train.threads)
     options = settings.train
+    Metric.parse(options.validate_metric)  # a wrong name should not wait for the end of the first pass
     histories, questions = prepared.training(), validation_questions(prepared, settings)
     if not len(histories.item):
         raise TrainingError("No training event is left after the split; relax `data` or `split` settings.")

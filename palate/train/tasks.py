@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import NamedTuple, Protocol
 
@@ -73,9 +74,12 @@ class NextItem:
         return losses * weight, weight
 
 
+TASKS: dict[str, Callable[..., Task]] = {"next_item": NextItem}
+
+
 def build_tasks(settings: tuple[TaskSettings, ...]) -> tuple[Task, ...]:
     """The tasks that the settings name."""
-    return tuple(NextItem(weight=task.weight) for task in settings)
+    return tuple(TASKS[task.name](weight=task.weight) for task in settings)
 
 
 def sampling_probability(train_counts_V: torch.Tensor) -> torch.Tensor:
