@@ -7,7 +7,7 @@ import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import TYPE_CHECKING, Any, Literal, Self
 
 import numpy as np
 import polars as pl
@@ -40,6 +40,9 @@ from palate.settings import Settings
 from palate.train.checkpoint import Progress
 from palate.train.loop import train
 from palate.train.progress import Display, Silent
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 Unknown = Literal["error", "skip"]
 CHUNK_FLOATS = 16_000_000
@@ -190,7 +193,7 @@ class Recommender:
         for start in range(0, len(asked), size):
             rows = np.arange(start, min(start + size, len(asked)))
             chunk = asked.select(rows)
-            scores = ranker.score(questions_of(chunk))
+            scores = ranker.score(Questions.without_answer(chunk))
             scores[:, ~allowed] = -np.inf
             if filter_seen:
                 scores[chunk.rows(), chunk.item] = -np.inf
@@ -403,27 +406,23 @@ class Items:
     def __len__(self) -> int:
         return len(self._recommender.prepared.items)
 
-    def add(self, table: pl.DataFrame) -> int:
+    def add(self, table: pl.DataFrame | pd.DataFrame) -> int:
         """New items are known by their content and can be recommended at once; how many were added.
 
         Args:
-            table: a column ``item`` with keys and any of the data set's fields. Fields that are absent or
-                null cost nothing.
+            table: Polars or pandas, a column ``item`` with keys and any of the data set's fields. Fields
+                that are absent or null cost nothing.
 
         Raises:
             DataError: no column ``item``; a key that is null, known already or there twice; a column that is
                 no field of this data.
         """
-        return self._recommender._with_items(table)
+        return self._recommender._with_items(
+            table if isinstance(table, pl.DataFrame) else pl.from_pandas(table)
+        )
 
 
 _NOTHING = pl.DataFrame(schema={"row": pl.Int64, "id": pl.Int32, "rank": pl.Int64, "score": pl.Float32})
-
-
-def questions_of(histories: Histories) -> Questions:
-    """Requests as questions whose answer nobody knows."""
-    rows = len(histories)
-    return Questions(np.full(rows, UNKNOWN), histories, np.zeros(rows + 1, np.int64), np.zeros(0, np.int32))
 
 
 def _build_model(settings: Settings, prepared: Prepared, encoder: ContentEncoder, num_ids: int) -> TasteModel:
@@ -447,7 +446,9 @@ def _restore_model(bundle: Bundle) -> TasteModel:
 
 def _run_identity(prepared: Prepared, settings: Settings) -> str:
     """Changes whenever the weights that training leads to might."""
-    tree = settings.model_dump(mode="json", exclude={"evaluate": {"baselines", "bootstrap", "confidence"}})
+    tree = settings.model_dump(
+        mode="json", exclude={"evaluate": {"baselines", "references", "bootstrap", "confidence"}}
+    )
     tree["train"].pop("checkpoint_steps")
     digest = hashlib.sha256(json.dumps(tree, sort_keys=True).encode())
     for column in (prepared.histories.offsets, prepared.histories.item, prepared.part):

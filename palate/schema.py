@@ -209,6 +209,7 @@ class Questions:
     histories: Histories  # Q rows: everything known before the question
     target_offsets: IntArray  # int64 [Q + 1]
     target_items: IntArray  # int32, ids of the distinct held-out items, in time order
+    target_events: IntArray  # uint8, code of the event in which each of them was met
 
     def __len__(self) -> int:
         return len(self.people)
@@ -218,7 +219,25 @@ class Questions:
         lengths = np.diff(self.target_offsets)[rows]
         offsets = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
         where = np.arange(offsets[-1]) + np.repeat(self.target_offsets[rows] - offsets[:-1], lengths)
-        return Questions(self.people[rows], self.histories.select(rows), offsets, self.target_items[where])
+        return Questions(
+            self.people[rows],
+            self.histories.select(rows),
+            offsets,
+            self.target_items[where],
+            self.target_events[where],
+        )
+
+    @staticmethod
+    def without_answer(histories: Histories) -> Questions:
+        """Requests: what comes next is not known."""
+        rows = len(histories)
+        return Questions(
+            np.full(rows, UNKNOWN),
+            histories,
+            np.zeros(rows + 1, np.int64),
+            np.zeros(0, np.int32),
+            np.zeros(0, np.uint8),
+        )
 
     def chunks(self, size: int) -> Iterator[Questions]:
         for start in range(0, len(self), size):

@@ -14,12 +14,6 @@ from palate.evaluate.protocol import Ranker
 from palate.schema import Histories, Questions
 
 
-def asked(histories: Histories) -> Questions:
-    """Questions without targets for these histories."""
-    rows = len(histories)
-    return Questions(np.zeros(rows, np.int64), histories, np.zeros(rows + 1, np.int64), np.zeros(0, np.int32))
-
-
 def scores_every_item_as_float32(ranker: Ranker, questions: Questions, items: int) -> None:
     scores = ranker.score(questions)
     assert scores.shape == (len(questions), items)
@@ -54,9 +48,12 @@ def batch_equals_single(ranker: Ranker, questions: Questions, items: int) -> Non
 
 def order_of_questions_is_nothing(ranker: Ranker, questions: Questions, items: int) -> None:
     order = np.random.default_rng(5).permutation(len(questions))
-    turned = asked(questions.histories.select(order))
+    turned = Questions.without_answer(questions.histories.select(order))
     np.testing.assert_allclose(
-        ranker.score(turned), ranker.score(asked(questions.histories))[order], rtol=2e-4, atol=2e-5
+        ranker.score(turned),
+        ranker.score(Questions.without_answer(questions.histories))[order],
+        rtol=2e-4,
+        atol=2e-5,
     )
 
 
@@ -70,7 +67,7 @@ def person_and_targets_are_nothing(ranker: Ranker, questions: Questions, items: 
 
 
 def empty_history_is_answered(ranker: Ranker, questions: Questions, items: int) -> None:
-    scores = ranker.score(asked(Histories.of([[], []])))
+    scores = ranker.score(Questions.without_answer(Histories.of([[], []])))
     assert scores.shape == (2, items)
     assert not np.isnan(scores).any()
     np.testing.assert_array_equal(scores[0], scores[1])

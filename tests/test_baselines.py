@@ -3,8 +3,6 @@ from dataclasses import replace
 import numpy as np
 import polars as pl
 import pytest
-from contracts import RANKER_CONTRACT, asked
-from worlds import block_of, block_world, prepared_block_world
 
 from palate.data.store import prepare
 from palate.errors import DataError
@@ -16,8 +14,10 @@ from palate.evaluate.neighbours import ContentKnn, ItemKnn
 from palate.evaluate.popular import BoughtBefore, Popularity, RecentPopularity
 from palate.evaluate.protocol import Evaluation, Skipped, mean_metric
 from palate.evaluate.vectors import content_matrix, history_matrix, item_vectors
-from palate.schema import Histories, Part
+from palate.schema import Histories, Part, Questions
 from palate.settings import EvaluateSettings, Settings
+from tests.contracts import RANKER_CONTRACT
+from tests.worlds import block_of, block_world, prepared_block_world
 
 RANKERS = {
     "popularity": Popularity,
@@ -66,7 +66,7 @@ def test_popularity_stays_near_chance_where_all_items_are_alike(fitted, prepared
 
 @pytest.mark.parametrize("name", ["item_knn", "ease", "als"])
 def test_an_empty_history_gets_popularity(name, fitted):
-    nobody = asked(Histories.of([[]]))
+    nobody = Questions.without_answer(Histories.of([[]]))
     order = np.argsort(-fitted[name].score(nobody)[0], kind="stable")
     expected = np.argsort(-fitted["popularity"].score(nobody)[0], kind="stable")
     np.testing.assert_array_equal(order, expected)
@@ -74,7 +74,7 @@ def test_an_empty_history_gets_popularity(name, fitted):
 
 def test_popularity_counts_training_events_only(prepared, fitted):
     counts = np.bincount(prepared.training().item, minlength=prepared.items.size)
-    scores = fitted["popularity"].score(asked(Histories.of([[]])))[0]
+    scores = fitted["popularity"].score(Questions.without_answer(Histories.of([[]])))[0]
     np.testing.assert_allclose(scores, counts / counts.max(), rtol=1e-6)
 
 
@@ -88,7 +88,7 @@ def test_popularity_counts_the_types_that_are_predicted_and_personal_rankers_rea
     prepared = prepare(replace(world, interactions=interactions), settings)
     viewed = prepared.items.ids(["i000"])[0]
     assert prepared.warm[viewed]
-    nobody = asked(Histories.of([[]]))
+    nobody = Questions.without_answer(Histories.of([[]]))
     for ranker in (Popularity(), RecentPopularity()):
         scores = ranker.fit(prepared).score(nobody)[0]
         assert scores[viewed] == 0
@@ -103,7 +103,7 @@ def test_recent_popularity_halves_an_event_with_every_half_life(prepared):
     expected = np.zeros(prepared.items.size)
     for item, time in zip(histories.item, histories.time, strict=True):
         expected[item] += 0.5 ** ((histories.time.max() - time) / span / 0.1)
-    scores = RecentPopularity(0.1).fit(prepared).score(asked(Histories.of([[]])))[0]
+    scores = RecentPopularity(0.1).fit(prepared).score(Questions.without_answer(Histories.of([[]])))[0]
     np.testing.assert_allclose(scores, expected / expected.max(), rtol=1e-5)
 
 
@@ -114,12 +114,12 @@ def test_without_a_clock_recent_means_late_in_the_own_history():
     for start, stop in zip(histories.offsets[:-1], histories.offsets[1:], strict=True):
         for place in range(start, stop):
             expected[histories.item[place]] += 0.5 ** ((stop - place - 1) / (stop - start) / 0.2)
-    scores = RecentPopularity(0.2).fit(prepared).score(asked(Histories.of([[]])))[0]
+    scores = RecentPopularity(0.2).fit(prepared).score(Questions.without_answer(Histories.of([[]])))[0]
     np.testing.assert_allclose(scores, expected / expected.max(), rtol=1e-5)
 
 
 def test_bought_before_ranks_by_frequency_and_recency_and_then_popularity(fitted):
-    history = asked(Histories.of([[5, 6, 5, 7, 7, 7, 8]]))
+    history = Questions.without_answer(Histories.of([[5, 6, 5, 7, 7, 7, 8]]))
     often = BoughtBefore(1000.0)
     often.popularity = fitted["bought_before"].popularity
     lately = BoughtBefore(0.5)
@@ -188,7 +188,7 @@ def test_content_knn_alone_can_place_an_item_nobody_has_met(prepared):
     ranker = ContentKnn().fit(prepared)
     blocks = block_of(prepared)
     own = np.flatnonzero(blocks == 1)
-    scores = ranker.score(asked(Histories.of([own[:3].tolist()])))[0]
+    scores = ranker.score(Questions.without_answer(Histories.of([own[:3].tolist()])))[0]
     assert scores[own[3:]].min() > scores[(blocks != 1) & (blocks >= 0)].max()
 
 
@@ -238,7 +238,7 @@ def test_history_matrix_reads_the_latest_events_once_each():
     assert histories.item.tolist() == [2, 3, 3, 4, 5]
 
 
-SMALL = EvaluateSettings(bootstrap=20, cutoffs=(3,))
+SMALL = EvaluateSettings(bootstrap=20, cutoffs=(3,), references=())
 
 
 def test_all_baselines_are_judged_in_the_order_asked(prepared, monkeypatch):

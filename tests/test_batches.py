@@ -73,8 +73,8 @@ def test_question_batches_equal_one_batch_per_history(histories, events):
     for name in ("item", "position", "event"):
         together = np.concatenate([getattr(batch, name) for batch in parts])
         np.testing.assert_array_equal(together, np.concatenate([getattr(batch, name) for batch in alone]))
-    lasts = [batch.item[batch.last].tolist() for batch in parts]
-    assert sum(lasts, []) == [history[-1] if history else 0 for history in histories]
+    lasts = [item for batch in parts for item in batch.item[batch.last].tolist()]
+    assert lasts == [history[-1] if history else 0 for history in histories]
 
 
 def test_cropping_is_drawn_from_the_seed_and_stays_inside_the_history():

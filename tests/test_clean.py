@@ -6,7 +6,6 @@ import polars as pl
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from tables import DAY, HOUR, NOON, SIX_PEOPLE, dataset, views
 
 from palate.data.catalogue import clean_texts, describe
 from palate.data.clean import Cleaned, clean
@@ -14,6 +13,7 @@ from palate.data.log import Log, read_log
 from palate.errors import DataError
 from palate.schema import Dataset, Field, FieldKind, Note
 from palate.settings import DataSettings, SplitSettings
+from tests.tables import DAY, HOUR, NOON, SIX_PEOPLE, dataset, views
 
 
 def events(log: Log) -> list[tuple[object, object, int, str]]:

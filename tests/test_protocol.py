@@ -7,7 +7,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from sklearn.metrics import ndcg_score
-from worlds import LogitTableRanker, TableRanker, block_of, prepared_block_world
 
 from palate.errors import DataError, SettingsError
 from palate.evaluate import protocol
@@ -17,6 +16,7 @@ from palate.evaluate.segments import segments_by_length
 from palate.evaluate.ties import tied_ranks, top_k
 from palate.schema import Histories, Part, Questions
 from palate.settings import EvaluateSettings
+from tests.worlds import LogitTableRanker, TableRanker, block_of, prepared_block_world
 
 SETTINGS = EvaluateSettings(bootstrap=50)
 
@@ -74,9 +74,9 @@ def several_questions(seed, people=7, items=30):
     for row, chosen in zip(scores, targets, strict=True):
         row[chosen] = generator.choice(6, len(chosen), replace=False)
     offsets = np.concatenate([[0], np.cumsum([len(chosen) for chosen in targets])])
-    asked = Questions(
-        np.arange(people), Histories.of(seen), offsets, np.concatenate(targets).astype(np.int32)
-    )
+    items_asked = np.concatenate(targets).astype(np.int32)
+    events = np.zeros(len(items_asked), np.uint8)
+    asked = Questions(np.arange(people), Histories.of(seen), offsets, items_asked, events)
     return asked, scores
 
 
@@ -198,6 +198,7 @@ def test_shuffling_the_questions_changes_no_mean(prepared, questions):
         questions.histories.select(order),
         questions.target_offsets,
         questions.target_items[order],
+        questions.target_events[order],
     )
     first = evaluate(TableRanker(table), prepared, questions, settings=SETTINGS)
     second = evaluate(TableRanker(table), prepared, turned, settings=SETTINGS)
@@ -288,8 +289,6 @@ def test_questions_of_another_protocol_are_refused(prepared, questions):
     outside = replace(questions, target_items=np.zeros_like(questions.target_items))
     with pytest.raises(DataError, match="cold_targets"):
         evaluate(ranker, prepared, outside, settings=SETTINGS)
-    nobody = Questions(
-        questions.people[:0], Histories.of([]), np.zeros(1, np.int64), questions.target_items[:0]
-    )
+    nobody = questions.select(np.zeros(0, np.int64))
     with pytest.raises(DataError, match="nothing to evaluate"):
         evaluate(ranker, prepared, nobody, settings=SETTINGS)

@@ -7,7 +7,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from palate.errors import BundleError, DataError, NotFittedError, SettingsError, UnknownKeyError
+from palate.evaluate.network import NetworkRanker
 from palate.recommender import Recommender
+from palate.schema import Part
+from tests.contracts import RANKER_CONTRACT
 from tests.worlds import block_world
 
 QUICK = {
@@ -218,3 +221,9 @@ def test_a_bundle_of_a_newer_format_is_refused(trained, tmp_path):
         Recommender.load(tmp_path)
     with pytest.raises(BundleError, match="no trained recommender"):
         Recommender.load(tmp_path / "nowhere")
+
+
+@pytest.mark.parametrize("holds", RANKER_CONTRACT, ids=lambda holds: holds.__name__)
+def test_the_network_keeps_the_contract_of_rankers(trained, holds):
+    questions = trained.prepared.questions(Part.TEST, filter_seen=True, cold_targets=True)
+    holds(NetworkRanker(trained.model), questions, trained.prepared.items.size)

@@ -6,7 +6,6 @@ import pytest
 from hypothesis import given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
-from tables import DAY, HOUR, NOON, dataset, views
 
 from palate.data.leak import check_no_leak, check_questions
 from palate.data.prepared import Prepared
@@ -15,6 +14,7 @@ from palate.data.store import prepare
 from palate.errors import DataError, LeakError, SettingsError
 from palate.schema import PART_UNUSED, Histories, Part, Schema
 from palate.settings import Settings, SplitSettings
+from tests.tables import DAY, HOUR, NOON, dataset, views
 
 KINDS = ("leave_one_out", "leave_last_k", "temporal", "cold_items", "cold_users")
 LETTERS = "TVE-"  # train, validation, test (exam), unused

@@ -8,13 +8,13 @@ import numpy as np
 import polars as pl
 import pytest
 from polars.testing import assert_frame_equal
-from tables import NOON, dataset, views
 
 from palate.data import store
 from palate.data.store import FORMAT_VERSION, Prepared, load_prepared, prepare, save
 from palate.errors import BundleError, DataError
 from palate.schema import Field, FieldKind
 from palate.settings import Settings
+from tests.tables import NOON, dataset, views
 
 FIELDS = (
     Field("title", FieldKind.TEXT),
@@ -289,7 +289,7 @@ sys.path[:0] = {[str(Path(__file__).parent), str(Path(__file__).parent.parent)]!
 from pathlib import Path
 from palate.data import store
 from palate.settings import Settings
-from tables import views
+from tests.tables import views
 store._sync = lambda path: os.kill(os.getpid(), signal.SIGKILL)
 store.prepare(views({{"ann": "abc"}}), Settings(), Path({str(tmp_path / "prepared")!r}))
 """

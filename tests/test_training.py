@@ -15,10 +15,10 @@ import torch
 from palate.errors import BundleError, TrainingError
 from palate.recommender import Recommender
 from palate.schema import Dataset
+from palate.settings import TrainSettings
 from palate.train.checkpoint import read_tensors
 from palate.train.loop import learning_rate
 from palate.train.progress import Silent
-from palate.settings import TrainSettings
 from tests.worlds import block_world, markov_world
 
 TINY = {

@@ -106,14 +106,16 @@ def ask(prepared: Prepared, part: Part, *, filter_seen: bool, cold_targets: bool
         wanted &= prepared.warm[item]
     if filter_seen:
         wanted &= ~_seen(question, item, histories)
-    question, item = question[wanted], item[wanted]
+    question, item, places = question[wanted], item[wanted], places[wanted]
     targets = np.bincount(question, minlength=len(people))
     has_history = histories.lengths > 0
     asked = has_history & (targets > 0)
     if not asked.all():
         histories = _only(histories, asked)
     target_offsets = np.concatenate([[0], np.cumsum(targets[asked])])
-    questions = Questions(people[asked], histories, target_offsets, item[asked[question]])
+    kept = asked[question]
+    event = np.asarray(prepared.histories.event)[places[kept]]
+    questions = Questions(people[asked], histories, target_offsets, item[kept], event)
     return Asked(questions, int((~has_history).sum()), int((has_history & ~asked).sum()))
 
 

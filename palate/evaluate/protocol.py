@@ -160,7 +160,7 @@ def evaluate(
             vectors.item_vectors(prepared) if item_vectors is None else item_vectors,
             cutoffs,
         ),
-        segments=segments(values, questions, popularity, settings, seed),
+        segments=segments(values, questions, popularity, prepared.schema.events, settings, seed),
         fit_seconds=fit_seconds,
         score_seconds=ranking.seconds,
         per_question=values,

@@ -17,7 +17,7 @@ class Segment:
     """The main metrics of some of the questions."""
 
     group: str
-    """``history length``, ``item popularity`` or ``item``."""
+    """``history length``, ``item popularity``, ``item`` or ``event``."""
     name: str
     questions: int
     means: dict[str, float]
@@ -39,6 +39,7 @@ def segments(
     values: dict[str, FloatArray],
     questions: Questions,
     popularity: IntArray,
+    event_names: Sequence[str],
     settings: EvaluateSettings,
     seed: int,
 ) -> tuple[Segment, ...]:
@@ -46,6 +47,7 @@ def segments(
 
     History length: up to four parts of about equal size. Popularity of the next item: *head* is the
     fifth of the warm items with the most training events, *tail* the other warm items, *cold* the rest.
+    Event: the type in which the next item was met, where there is more than one.
     """
     k = min(settings.cutoffs, key=lambda cutoff: (abs(cutoff - 10), cutoff))
     main = {name: values[name] for name in (f"ndcg@{k}", f"hit_rate@{k}")}
@@ -59,6 +61,10 @@ def segments(
         ("item", "warm", events > 0),
         ("item", "cold", events == 0),
     ]
+    next_event = questions.target_events[questions.target_offsets[:-1]]
+    types = np.unique(next_event)
+    if len(types) > 1:
+        parts += [("event", event_names[code], next_event == code) for code in types]
     rows = []
     for group, name, chosen in parts:
         if chosen.any():
