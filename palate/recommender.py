@@ -129,7 +129,8 @@ class Recommender:
     def content_notes(self) -> tuple[Note, ...]:
         """What of the items' fields could not be read by the network."""
         bundle = self._fitted()
-        return bundle.content_encoder.encode(bundle.prepared.catalogue).notes
+        notes = bundle.content_encoder.encode(bundle.prepared.catalogue).notes
+        return tuple(note for note in notes if note.detail)
 
     def can_be_judged(self, part: Part = Part.TEST) -> bool:
         """Whether anybody has both a history and a held-out item."""

@@ -118,8 +118,8 @@ class TrainSettings(Frozen):
     """Event types to predict; by default every type but ``return``."""
     max_epochs: Positive = 16
     """Passes over the data; the learning rate decays to its end over them."""
-    batch_events: Positive = 12_288
-    """Events per step, at least one history."""
+    batch_events: int = Field(default=0, ge=0)
+    """Events per step, at least one history; 0 takes as many as make a pass of some 128 steps."""
     learning_rate: Annotated[float, Field(gt=0.0)] = 2e-3
     weight_decay: Annotated[float, Field(ge=0.0)] = 0.01
     warmup: Share = 0.05

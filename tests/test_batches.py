@@ -2,7 +2,7 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from palate.data.batches import make_batch, plan_epoch, question_batches, training_batch
+from palate.data.batches import events_per_step, make_batch, plan_epoch, question_batches, training_batch
 from palate.schema import GAP_BUCKETS, Histories
 
 ONE = np.ones(1, np.float32)
@@ -89,3 +89,14 @@ def test_cropping_is_drawn_from_the_seed_and_stays_inside_the_history():
     assert len(windows) > 20
     end = training_batch(flat, np.array([0]), crop=0.0, seed=(0, 0, 1), **options)
     assert end.item[-1] == 101
+
+
+def test_steps_grow_with_the_data_within_bounds():
+    def step(histories: int, length: int) -> int:
+        return events_per_step(np.full(histories, length), max_history=200)
+
+    assert step(10, 3) == 128
+    assert step(1_000, 127) == 1_000
+    assert step(1_000, 1_000) == 201 * 1_000 // 128
+    assert step(1_000_000, 50) == 8192
+    assert events_per_step(np.zeros(5, np.int64), max_history=9) == 128

@@ -12,7 +12,7 @@ import torch
 from lightning_fabric import Fabric
 from lightning_fabric.loggers.tensorboard import TensorBoardLogger
 
-from palate.data.batches import plan_epoch, training_batch
+from palate.data.batches import events_per_step, plan_epoch, training_batch
 from palate.data.store import Prepared
 from palate.errors import TrainingError
 from palate.evaluate.metrics import Metric
@@ -82,12 +82,13 @@ def train(
     )
     network, optimiser = fabric.setup(model, optimiser)
     lengths, size = histories.lengths, settings.model.max_history
+    batch_events = options.batch_events or events_per_step(lengths, max_history=size)
 
     for epoch in range(progress.epoch, options.max_epochs):
         if progress.finished:
             break
         plan = plan_epoch(
-            lengths, max_history=size, batch_events=options.batch_events, seed=settings.seed, epoch=epoch
+            lengths, max_history=size, batch_events=batch_events, seed=settings.seed, epoch=epoch
         )
         display.start(len(plan) * options.max_epochs, len(plan) * epoch + progress.step)
         network.train()
