@@ -328,14 +328,15 @@ def demo(
         return
     print_judgements(judgements)
     person = read_examples(out)[0]["person"]
-    answers.print(f"\nReport to look at:  {out / 'report.html'}")
-    answers.print("What next?")
-    answers.print(f"  palate recommend {out} --user {person} -n 5")
-    answers.print(
-        f"  palate recommend {out} --history 22423,22699 -n 5      (somebody new, by what they bought)"
-    )
-    answers.print(f"  palate similar {out} --item 22423 -k 5")
-    answers.print("  palate init YOUR_TABLE.csv --out dataset.yaml           (your own data)")
+    for line in (
+        f"\nReport to look at:  {out / 'report.html'}",
+        "What next?",
+        f"  palate recommend {out} --user {person} -n 5",
+        f"  palate recommend {out} --history 22423,22699 -n 5   # somebody new, by what they bought",
+        f"  palate similar {out} --item 22423 -k 5",
+        "  palate init YOUR_TABLE.csv --out dataset.yaml   # your own data",
+    ):
+        answers.print(line, highlight=False, markup=False, soft_wrap=True)
 
 
 @app.command()

@@ -22,6 +22,10 @@ from palate.settings import Settings
 TEMPORAL: dict[str, Any] = {
     "data": {"repeats": "keep"},
     "split": {"kind": "temporal", "horizon_days": 30},
+    # A month holds many things in no order that matters, and old habits count.
+    "tasks": [{"name": "coming_items", "window": 100}],
+    "model": {"blocks": 3, "max_history": 400},
+    "train": {"max_epochs": 8},
     "evaluate": {
         "baselines": [
             "popularity",

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, Self, TypeVar, get_args
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 from pydantic_core import ErrorDetails
 
 from palate.errors import SettingsError, did_you_mean
@@ -95,6 +95,8 @@ class ModelSettings(Frozen):
     """What follows the convolution."""
     feed_forward: Annotated[float, Field(ge=0.0)] = 2.0
     """Width of the feed-forward layer as a multiple of ``width``; 0 leaves it out."""
+    memory: bool = True
+    """Let every event hear the sum of all before it, beyond the reach of the convolutions."""
     dropout: Share = 0.3
     """Dropout of events and of every block's output."""
     id_dropout: Share = 0.1
@@ -107,8 +109,18 @@ class ModelSettings(Frozen):
 class TaskSettings(Frozen):
     """One loss over the shared model."""
 
-    name: Literal["next_item"] = "next_item"
+    name: Literal["next_item", "coming_items"] = "next_item"
+    """``next_item``: what comes next. ``coming_items``: what comes at all among the next ``window`` events."""
     weight: Annotated[float, Field(gt=0.0)] = 1.0
+    """Its share of the whole loss."""
+    window: Positive = 100
+    """Events that ``coming_items`` looks ahead."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _named(cls, tree: Any) -> Any:
+        """A task may be written as its name alone."""
+        return {"name": tree} if isinstance(tree, str) else tree
 
 
 class TrainSettings(Frozen):
@@ -172,7 +184,7 @@ class Settings(Frozen):
     data: DataSettings = DataSettings()
     split: SplitSettings = SplitSettings()
     model: ModelSettings = ModelSettings()
-    tasks: tuple[TaskSettings, ...] = (TaskSettings(),)
+    tasks: Annotated[tuple[TaskSettings, ...], Field(min_length=1)] = (TaskSettings(),)
     train: TrainSettings = TrainSettings()
     evaluate: EvaluateSettings = EvaluateSettings()
 

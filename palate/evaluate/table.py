@@ -13,13 +13,17 @@ from palate.evaluate.results import LEGEND, Cell, main_metrics, results
 from palate.evaluate.wording import metric_label, protocol_line, ranker_label
 
 
+SHOWN_METRICS = 3
+"""What a terminal of 80 columns has room for; the report shows more."""
+
+
 def results_table(judgement: Mapping[str, Any]) -> Table:
-    """A row for ours and for each baseline, a column for each main metric; fits 100 columns.
+    """A row for ours and for each baseline, a column for the foremost metrics; fits 80 columns.
 
     The best of a column is bold, intervals are dim, marks say which differences are certain. The
     title names split, filter, people and catalogue; what was skipped is in the caption.
     """
-    shown = results(judgement, main_metrics(judgement))
+    shown = results(judgement, main_metrics(judgement)[:SHOWN_METRICS])
     table = Table(
         title=Text(protocol_line(judgement)),
         caption=_caption(judgement, shown.tested),
@@ -28,7 +32,7 @@ def results_table(judgement: Mapping[str, Any]) -> Table:
         caption_justify="left",
         padding=(0, 1),
     )
-    table.add_column("", max_width=24, no_wrap=True, overflow="ellipsis")
+    table.add_column("", max_width=22, no_wrap=True, overflow="ellipsis")
     for metric in shown.columns:
         table.add_column(metric_label(metric), justify="right", no_wrap=True)
     table.add_column("train", justify="right")
@@ -45,7 +49,7 @@ def _cell(cell: Cell) -> Text:
     text = Text(f"{cell.mark} " if cell.mark else "", style="dim")
     text.append(cell.text, style="bold not dim" if cell.best else "not dim")
     if cell.interval:
-        text.append(f"\n{cell.interval}")
+        text.append("\n" + cell.interval.replace("0.", "."))
     return text
 
 

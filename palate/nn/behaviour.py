@@ -61,6 +61,39 @@ class Block(nn.Module):
         return result
 
 
+class LongMemory(nn.Module):
+    """x_p + norm(Σ_{q ≤ p} x_q / √(p + 1)) W: every event hears all before it in the same history.
+
+    Convolutions reach back a few dozen events; a taste shown once a year ago reaches today only here.
+    The root keeps the sum's size the same for short and long histories.
+    """
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.norm = nn.LayerNorm(width)
+        self.projection = nn.Linear(width, width, bias=False)
+
+    def forward(self, x_ND: torch.Tensor, position_N: torch.Tensor) -> torch.Tensor:
+        """[N, D] → [N, D], causal within each history."""
+        sums = causal_sum(x_ND, position_N) / (position_N + 1).sqrt().unsqueeze(1)
+        result: torch.Tensor = x_ND + self.projection(self.norm(sums))
+        return result
+
+
+def causal_sum(x_ND: torch.Tensor, position_N: torch.Tensor) -> torch.Tensor:
+    """Row n is the sum of the rows of its own history up to n::
+
+        x 1 2 3 | 4 5   →   1 3 6 | 4 9
+
+    One running sum over the whole batch, less what it was when each history began; in float64, so
+    that neighbours leave nothing behind that float32 could see.
+    """
+    running = x_ND.double().cumsum(dim=0)
+    before = torch.arange(len(x_ND), device=x_ND.device) - position_N - 1
+    others = running[before.clamp_min(0)].masked_fill((before < 0).unsqueeze(1), 0.0)
+    return (running - others).to(x_ND.dtype)
+
+
 class BehaviourEncoder(nn.Module):
     """Turns packed events [N, D] into what is known after each of them, [N, D].
 
@@ -69,6 +102,7 @@ class BehaviourEncoder(nn.Module):
 
     def __init__(self, settings: ModelSettings) -> None:
         super().__init__()
+        self.memory = LongMemory(settings.width) if settings.memory else None
         dilations = settings.dilations
         self.blocks = nn.ModuleList(
             Block(settings, dilations[b % len(dilations)]) for b in range(settings.blocks)
@@ -76,6 +110,8 @@ class BehaviourEncoder(nn.Module):
         self.norm = nn.LayerNorm(settings.width)
 
     def forward(self, x_ND: torch.Tensor, position_N: torch.Tensor) -> torch.Tensor:
+        if self.memory is not None:
+            x_ND = self.memory(x_ND, position_N)
         crossings = Crossings(position_N)
         for block in self.blocks:
             x_ND = block(x_ND, crossings)

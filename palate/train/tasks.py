@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import NamedTuple, Protocol
 
@@ -74,12 +73,39 @@ class NextItem:
         return losses * weight, weight
 
 
-TASKS: dict[str, Callable[..., Task]] = {"next_item": NextItem}
+@dataclass(frozen=True)
+class ComingItems:
+    """−log p(item | history) for an item drawn from the next ``window`` events, anew in each pass.
+
+    On average this is the mean over all of them: what somebody will take in the coming time, in whatever
+    order. It suits splits by time; for the very next item ``NextItem`` is sharper.
+    """
+
+    weight: float
+    window: int
+    name: str = "coming_items"
+
+    def losses(
+        self, batch: Batch, vectors: Vectors, sample: Sample | None
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """As ``NextItem``, with another item asked at each position."""
+        own = torch.arange(len(batch.item), device=batch.item.device)
+        history = (batch.position == 0).cumsum(dim=0) - 1
+        left = (batch.last[history] - own).clamp_max(self.window)
+        drawn = own + (torch.rand(len(own), device=own.device) * left).long()
+        # A window cut out of a longer history has no beginning to be asked at.
+        cut = (batch.position == 0) & (batch.weight == 0)
+        weight = batch.weight[drawn].masked_fill(cut | (left == 0), 0.0)
+        asked = batch._replace(target=batch.target[drawn], weight=weight)
+        return NextItem(self.weight).losses(asked, vectors, sample)
 
 
 def build_tasks(settings: tuple[TaskSettings, ...]) -> tuple[Task, ...]:
     """The tasks that the settings name."""
-    return tuple(TASKS[task.name](weight=task.weight) for task in settings)
+    return tuple(
+        NextItem(task.weight) if task.name == "next_item" else ComingItems(task.weight, task.window)
+        for task in settings
+    )
 
 
 def sampling_probability(train_counts_V: torch.Tensor) -> torch.Tensor:
