@@ -25,7 +25,7 @@ TEMPORAL: dict[str, Any] = {
     # A month holds many things in no order that matters, and old habits count.
     "tasks": [{"name": "coming_items", "window": 100}],
     "model": {"blocks": 3, "max_history": 400},
-    "train": {"max_epochs": 8},
+    "train": {"max_epochs": 10},
     "evaluate": {
         "baselines": [
             "popularity",

@@ -110,7 +110,7 @@ class TaskSettings(Frozen):
     """One loss over the shared model."""
 
     name: Literal["next_item", "coming_items"] = "next_item"
-    """``next_item``: what comes next. ``coming_items``: what comes at all among the next ``window`` events."""
+    """``next_item``: what comes next; ``coming_items``: what comes at all in the next ``window`` events."""
     weight: Annotated[float, Field(gt=0.0)] = 1.0
     """Its share of the whole loss."""
     window: Positive = 100

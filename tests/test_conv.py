@@ -3,7 +3,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from palate.nn.behaviour import BehaviourEncoder
+from palate.nn.behaviour import BehaviourEncoder, causal_sum
 from palate.nn.conv import CausalConvolution, Crossings, gather_taps
 from palate.settings import ModelSettings
 
@@ -78,6 +78,14 @@ def test_packed_equals_one_by_one(lengths):
     x = torch.randn(sum(lengths), 8)
     alone = torch.cat([encoder(part, torch.arange(len(part))) for part in x.split(lengths)])
     torch.testing.assert_close(encoder(x, positions(lengths)), alone, atol=1e-5, rtol=1e-5)
+
+
+@settings(max_examples=30, deadline=None)
+@given(lengths_of_histories)
+def test_the_memory_sums_the_own_history(lengths):
+    x = torch.randn(sum(lengths), 3) * 50
+    slow = torch.cat([part.cumsum(dim=0) for part in x.split(lengths)])
+    torch.testing.assert_close(causal_sum(x, positions(lengths)), slow, atol=1e-4, rtol=1e-5)
 
 
 def test_every_activation_and_a_missing_feed_forward_keep_the_shape():

@@ -12,7 +12,6 @@ from rich.text import Text
 from palate.evaluate.results import LEGEND, Cell, main_metrics, results
 from palate.evaluate.wording import metric_label, protocol_line, ranker_label
 
-
 SHOWN_METRICS = 3
 """What a terminal of 80 columns has room for; the report shows more."""
 
