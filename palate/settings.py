@@ -55,9 +55,9 @@ class SplitSettings(Frozen):
     k: Positive = 1
     """Events held out per person by ``leave_last_k``, for validation and again for test."""
     date: datetime.datetime | None = None
-    """Start of the test period of ``temporal``; by default set by ``share``."""
+    """Start of the test period of ``temporal``; by default set by ``horizon_days`` or ``share``."""
     horizon_days: float | None = Field(default=None, gt=0)
-    """Length of the test period, and of the validation period before it; by default, to the end."""
+    """Length of the test period (the last so many days, or from ``date`` on) and of validation before it."""
     share: Annotated[float, Field(gt=0.0, lt=0.5)] = 0.1
     """Share held out, for validation and again for test: of events (``temporal``, by time), of items
     (``cold_items``) or of people (``cold_users``)."""

@@ -412,3 +412,10 @@ def test_a_history_that_holds_its_answer_is_found(kind):
     longer = prepared.histories.select(questions.people)  # everything, the answers and later too
     with pytest.raises(LeakError, match="test questions"):
         check_questions(prepared, Part.TEST, replace(questions, histories=longer))
+
+
+def test_a_horizon_without_a_date_asks_for_the_latest_days():
+    time = np.arange(10) * 86_400_000_000  # one event on each of ten days
+    periods = temporal_periods(time, SplitSettings(kind="temporal", horizon_days=3))
+    where = np.searchsorted([periods.validation, periods.test, periods.end], time, side="right")
+    assert where.tolist() == [0, 0, 0, 0, 1, 1, 1, 2, 2, 2]

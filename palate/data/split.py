@@ -38,9 +38,10 @@ class Periods:
 def temporal_periods(time: IntArray, split: SplitSettings, *, has_time: bool = True) -> Periods:
     """The periods of a ``temporal`` split of events at these times (in any order).
 
-    The test period begins at ``date`` or, without one, so that ``share`` of the events lie at or
-    after it. It lasts ``horizon_days`` or to the end. The validation period before it is as long as
-    the horizon; without a horizon it holds as many events as ``share`` of all.
+    With ``horizon_days`` the test period lasts so long, from ``date`` on or, without one, up to the
+    latest event; the validation period before it is as long. Without a horizon the test period runs
+    from ``date`` to the end or, without one, holds ``share`` of the events, and the validation period
+    as many.
 
     Raises:
         SettingsError: the table has no times, or nothing lies before or in one of the periods.
@@ -50,12 +51,13 @@ def temporal_periods(time: IntArray, split: SplitSettings, *, has_time: bool = T
             "split.kind is 'temporal', but the interactions have no times, only an order. "
             "Name a column of times, or use leave_one_out."
         )
-    test = _microseconds(split.date) if split.date is not None else _time_at(time, 1 - split.share)
     end = FOREVER
     if split.horizon_days is not None:
         horizon = int(split.horizon_days * DAY)
+        test = _microseconds(split.date) if split.date is not None else int(time.max()) + 1 - horizon
         validation, end = test - horizon, test + horizon
     else:
+        test = _microseconds(split.date) if split.date is not None else _time_at(time, 1 - split.share)
         before = float(np.mean(time < test))
         validation = _time_at(time, max(0.0, before - split.share))
     periods = Periods(validation, test, end)
