@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import polars as pl
@@ -41,7 +42,9 @@ def build(dataset: Dataset, settings: Settings) -> Prepared:
         notes.append(_undescribed(catalogue, schema.fields, len(log.items)))
     people = IdMap(log.people)
     prepared = Prepared(dataset.name, schema, people, items, histories, part, catalogue, {}, settings.split)
-    asked = {part: ask(prepared, part, filter_seen=True, cold_targets=True) for part in HELD_OUT}
+    with ThreadPoolExecutor() as pool:  # NumPy leaves the other processors free meanwhile
+        both = pool.map(lambda held: ask(prepared, held, filter_seen=True, cold_targets=True), HELD_OUT)
+        asked = dict(zip(HELD_OUT, both, strict=True))
     check_no_leak(prepared, {part: of.questions for part, of in asked.items()})
     report = survey(prepared, cleaned, (*cleaned.notes, *notes), asked)
     prepared.report.update(json.loads(json.dumps(report)))
