@@ -47,7 +47,8 @@ def headline(
     best = max(others, key=lambda name: others[name])
     certainty = _certainty(judgement, metric, best, confidence)
     shares = ((OURS, ours), (ranker_label(best), others[best]))
-    return Headline(say.beside(ours, ranker_label(best), others[best]), certainty, shares)
+    kind = "traditional method" if best in judgement.get("baselines", {}) else "simple rule"
+    return Headline(say.beside(ours, ranker_label(best), others[best], kind), certainty, shares)
 
 
 @dataclass(frozen=True)
@@ -59,14 +60,14 @@ class _Sentence:
     def alone(self, ours: float) -> str:
         return self._finding(OURS, _of_100(ours, _digits(ours))) + "."
 
-    def beside(self, ours: float, best: str, theirs: float) -> str:
+    def beside(self, ours: float, best: str, theirs: float, kind: str) -> str:
         digits = _digits(ours, theirs)
         mine, other = _of_100(ours, digits), _of_100(theirs, digits)
         if mine == other:
-            return f"{self._finding(OURS, mine)}, and so does the best other method, {best}."
+            return f"{self._finding(OURS, mine)}, and so does the best {kind}, {best}."
         if ours > theirs:
-            return f"{self._finding(OURS, mine)}; the best other method, {best}, {other}."
-        return f"{self._finding(f'{best}, the best other method,', other)}; {OURS} {mine}."
+            return f"{self._finding(OURS, mine)}; the best {kind}, {best}, {other}."
+        return f"{self._finding(f'{best}, a {kind},', other)}; {OURS} {mine}."
 
     def _finding(self, who: str, share: str) -> str:
         ten = NUMERALS.get(self.k, str(self.k))
