@@ -371,13 +371,13 @@ def test_terminal_table_marks_the_best_in_bold() -> None:
 
 @pytest.mark.parametrize(
     ("value", "words"),
-    [(0.04, "0.0 s"), (9.96, "10 s"), (59.6, "1 min 00 s"), (3725, "1 h 02 min"), (None, "–")],
+    [(0.04, "0.0 s"), (9.96, "10 s"), (59.6, "1:00 min"), (3725, "1:02 h"), (None, "–")],
 )
 def test_durations_read_as_people_say_them(value: float | None, words: str) -> None:
     assert seconds(value) == words
 
 
-def test_a_rule_that_reads_the_order_is_named_as_such_when_it_is_the_best_rival() -> None:
+def test_a_rule_that_reads_the_order_is_named_as_such_when_it_is_the_best_rival(record: RunRecord) -> None:
     with_rule = judgement(baselines={}, references={"recent_item_knn": metrics(0.01)}, metrics=metrics(0.05))
     assert "the best simple rule, Recent-item k-NN" in headline(with_rule).answer
-    assert "Recent-item k-NN" in render(replace(record(), judgements=[with_rule]))
+    assert "Recent-item k-NN" in render(replace(record, judgements=[with_rule]))

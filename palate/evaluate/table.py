@@ -29,13 +29,13 @@ def results_table(judgement: Mapping[str, Any]) -> Table:
         box=box.SIMPLE_HEAD,
         title_justify="left",
         caption_justify="left",
-        padding=(0, 1),
+        padding=(0, 0, 0, 1),
     )
-    table.add_column("", max_width=22, no_wrap=True, overflow="ellipsis")
+    table.add_column("", max_width=20, no_wrap=True, overflow="ellipsis")
     for metric in shown.columns:
         table.add_column(metric_label(metric), justify="right", no_wrap=True)
-    table.add_column("train", justify="right")
-    table.add_column("score", justify="right")
+    table.add_column("train", justify="right", no_wrap=True)
+    table.add_column("score", justify="right", no_wrap=True)
     for row in shown.rows:
         name = Text(row.name, style="bold" if row.ours else "")
         if row.description:

@@ -110,7 +110,7 @@ def count(value: float) -> str:
 
 
 def seconds(value: float | None) -> str:
-    """A duration as people say it: 0.4 s, 38 s, 2 min 05 s, 1 h 12 min."""
+    """A duration as people say it: 0.4 s, 38 s, 2:05 min, 1:12 h."""
     if value is None:
         return "–"
     if value < 9.95:
@@ -119,8 +119,8 @@ def seconds(value: float | None) -> str:
     if whole < 60:
         return f"{whole} s"
     if whole < 3600:
-        return f"{whole // 60} min {whole % 60:02d} s"
-    return f"{whole // 3600} h {whole % 3600 // 60:02d} min"
+        return f"{whole // 60}:{whole % 60:02d} min"
+    return f"{whole // 3600}:{whole % 3600 // 60:02d} h"
 
 
 def nearest_cutoff(names: Iterable[str], metric: str, k: int = 10) -> str | None:
