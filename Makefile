@@ -31,7 +31,7 @@ clean:                          ## forget the environment and all runs
 
 .venv/bin/python:
 	$(PYTHON) -m venv .venv
-	$(BIN)/python -m pip install --quiet "pip<26.2"
+	$(BIN)/python -m pip install --quiet --upgrade "pip>=25.1,<26.2"
 
 # torch comes first and alone: with another torch in reach, other packages may pull in a far larger build.
 .venv/installed: .venv/bin/python pyproject.toml constraints.txt
