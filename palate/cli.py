@@ -50,7 +50,9 @@ Assignments = Annotated[
 ]
 Config = Annotated[Path | None, typer.Option(help="A YAML file of settings.", show_default=False)]
 Seed = Annotated[int | None, typer.Option(help="Seed of every random draw (default 0).", show_default=False)]
-Count = Annotated[int, typer.Option("-k", "--count", min=1, help="How many.")]
+Count = Annotated[int, typer.Option("-n", "-k", "--count", min=1, help="How many, for each.")]
+SkipUnknown = Annotated[bool, typer.Option("--skip-unknown", help="Leave out keys that are not known.")]
+OutTable = Annotated[Path | None, typer.Option(help="Write a table: .csv, .parquet or .jsonl.")]
 Column = Annotated[str | None, typer.Option(help="A column's name, where the guess would be wrong.")]
 
 
@@ -229,16 +231,14 @@ def recommend(
         typer.Option(metavar="KEY,KEY,…", help="Items of a person who is not in the data, oldest first."),
     ] = None,
     everyone: Annotated[bool, typer.Option("--everyone", help="All people of the data.")] = False,
-    count: Annotated[int, typer.Option("-n", "-k", "--count", min=1, help="Items per person.")] = 10,
+    count: Count = 10,
     filter_seen: Annotated[
         bool | None, typer.Option("--filter-seen/--keep-seen", help="By default as the run was judged.")
     ] = None,
     only: Annotated[str | None, typer.Option(metavar="KEY,KEY,…", help="Recommend only these.")] = None,
     exclude: Annotated[str | None, typer.Option(metavar="KEY,KEY,…", help="Never recommend these.")] = None,
-    skip_unknown: Annotated[
-        bool, typer.Option("--skip-unknown", help="Leave out keys that are not known.")
-    ] = False,
-    out: Annotated[Path | None, typer.Option(help="Write a table: .csv, .parquet or .jsonl.")] = None,
+    skip_unknown: SkipUnknown = False,
+    out: OutTable = None,
     as_json: AsJson = False,
 ) -> None:
     """Say what should be shown to whom.
@@ -269,11 +269,9 @@ def similar(
     run: Run,
     item: Annotated[list[str] | None, typer.Option(help="An item's key; may be given again.")] = None,
     user: Annotated[list[str] | None, typer.Option(help="A person's key; may be given again.")] = None,
-    count: Annotated[int, typer.Option("-n", "-k", "--count", min=1, help="How many.")] = 10,
-    skip_unknown: Annotated[
-        bool, typer.Option("--skip-unknown", help="Leave out keys that are not known.")
-    ] = False,
-    out: Annotated[Path | None, typer.Option(help="Write a table: .csv, .parquet or .jsonl.")] = None,
+    count: Count = 10,
+    skip_unknown: SkipUnknown = False,
+    out: OutTable = None,
     as_json: AsJson = False,
 ) -> None:
     """Find the items, or the people, that are most alike.
