@@ -64,9 +64,6 @@ def main() -> None:
     except PalateError as error:
         notices.print(f"[bold red]Error:[/] {escape(str(error))}", highlight=False, soft_wrap=True)
         sys.exit(2)
-    except KeyboardInterrupt:
-        notices.print("Interrupted. After training has begun, the same command with --resume goes on.")
-        sys.exit(130)
 
 
 @app.command()
@@ -378,8 +375,12 @@ def fit(recommender: Recommender, dataset: Dataset, folder: Path, resume: bool) 
     """Training with a progress bar where a person is looking."""
     from palate.train.progress import Bar
 
-    with Bar(notices) as bar:
-        recommender.fit(dataset, folder=folder, resume=resume, display=bar)
+    try:
+        with Bar(notices) as bar:
+            recommender.fit(dataset, folder=folder, resume=resume, display=bar)
+    except KeyboardInterrupt:
+        notices.print("\nInterrupted. The same training with --resume goes on from the last checkpoint.")
+        raise
     for note in recommender.content_notes:
         notices.print(f"{note.rule}: {note.detail}", highlight=False, markup=False)
 
