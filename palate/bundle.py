@@ -10,7 +10,6 @@ RUN/data/                the prepared data (``palate.data.store``)
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 from dataclasses import asdict, dataclass
@@ -20,7 +19,7 @@ from typing import Any
 import torch
 
 from palate.data.content import ContentEncoder
-from palate.data.store import Prepared, load_prepared
+from palate.data.store import Prepared, checksums, load_prepared, sha256_of
 from palate.data.store import save as save_prepared
 from palate.errors import BundleError, SettingsError
 from palate.settings import Settings, read_yaml, write_yaml
@@ -57,10 +56,9 @@ def save_bundle(bundle: Bundle, folder: Path, *, data_is_there: bool = False) ->
     write_tensors(folder / "model.safetensors", bundle.weights, {"format": FORMAT})
     _write_json(folder / "content.json", bundle.content_encoder.to_state())
     _write_json(folder / "training.json", asdict(bundle.progress))
-    files = {
-        name: {"size": (folder / name).stat().st_size, "sha256": _sha256(folder / name)} for name in FILES
-    }
-    _write_json(folder / MANIFEST, {"format": FORMAT, "palate": __version__, "files": files})
+    _write_json(
+        folder / MANIFEST, {"format": FORMAT, "palate": __version__, "files": checksums(folder, FILES)}
+    )
 
 
 def load_bundle(folder: Path) -> Bundle:
@@ -93,16 +91,11 @@ def load_bundle(folder: Path) -> Bundle:
 def _check(path: Path, wanted: dict[str, Any] | None) -> None:
     if wanted is None or not path.is_file():
         raise BundleError(f"{path} is missing, so the bundle is incomplete. Restore it, or train again.")
-    if path.stat().st_size != wanted["size"] or _sha256(path) != wanted["sha256"]:
+    if path.stat().st_size != wanted["size"] or sha256_of(path) != wanted["sha256"]:
         raise BundleError(
             f"{path} is not what was saved ({path.stat().st_size:,} bytes; saved {wanted['size']:,}): it was "
             "cut short or altered. Restore it, or train again."
         )
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _write_json(path: Path, tree: dict[str, Any]) -> None:

@@ -215,7 +215,7 @@ class Recommender:
             UnknownKeyError: a key is unknown and ``unknown`` is "error".
         """
         ids = self._ids(items, "item", unknown)
-        vectors = self._network().item_vectors().numpy()
+        vectors = self._network().item_vectors().cpu().numpy()
         keys = self.prepared.items
         return _nearest(vectors, vectors[ids], ids, keys, "item", k)
 
@@ -226,7 +226,7 @@ class Recommender:
             UnknownKeyError: a key is unknown and ``unknown`` is "error".
         """
         ids = self._ids(users, "user", unknown)
-        vectors = self._network().person_vectors(self.prepared.known()).numpy()
+        vectors = self._network().person_vectors(self.prepared.known()).cpu().numpy()
         return _nearest(vectors, vectors[ids], ids, self.prepared.people, "user", k)
 
     # Judging

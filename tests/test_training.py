@@ -16,6 +16,7 @@ from palate.errors import BundleError, TrainingError
 from palate.recommender import Recommender
 from palate.schema import Dataset
 from palate.settings import TrainSettings
+from palate.train import loop
 from palate.train.checkpoint import read_tensors
 from palate.train.loop import learning_rate
 from palate.train.progress import Silent
@@ -99,6 +100,23 @@ def test_a_run_that_was_interrupted_ends_with_the_same_weights(tmp_path, steps):
         assert torch.equal(weights, resumed.model.state_dict()[name]), name
     losses = [[entry["loss"] for entry in run.progress.history] for run in (whole, resumed)]
     assert losses[0] == losses[1]
+
+
+def test_a_run_interrupted_between_its_last_step_and_its_validation_goes_on(tmp_path, monkeypatch):
+    """With a checkpoint after every step, the last one of a pass leaves no step to take."""
+    settings = {**TINY, "train": {**TINY["train"], "max_epochs": 3, "checkpoint_steps": 1}}
+    whole = Recommender(settings).fit(block_world(), folder=tmp_path / "whole")
+
+    def crash(*_arguments):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr(loop, "validate", crash)
+        with pytest.raises(KeyboardInterrupt):
+            Recommender(settings).fit(block_world(), folder=tmp_path / "broken")
+    resumed = Recommender(settings).fit(block_world(), folder=tmp_path / "broken", resume=True)
+    for name, weights in whole.model.state_dict().items():
+        assert torch.equal(weights, resumed.model.state_dict()[name]), name
 
 
 def test_a_run_killed_with_signal_9_ends_with_the_same_weights(tmp_path):

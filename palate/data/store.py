@@ -12,6 +12,7 @@ import json
 import os
 import shutil
 import uuid
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +28,7 @@ from palate.schema import FIRST_ID, Dataset, Field, FieldKind, Histories, IdMap,
 from palate.settings import Settings, SplitSettings
 from palate.version import __version__
 
-__all__ = ["FORMAT_VERSION", "Prepared", "load_prepared", "prepare", "save"]
+__all__ = ["FORMAT_VERSION", "Prepared", "checksums", "load_prepared", "prepare", "save", "sha256_of"]
 
 FORMAT_VERSION = 1
 MANIFEST = "manifest.json"
@@ -111,9 +112,7 @@ def _write(prepared: Prepared, folder: Path, fingerprint: str, settings_hash: st
             "has_time": schema.has_time,
         },
         "split": prepared.split.model_dump(mode="json"),
-        "files": {
-            name: {"size": (folder / name).stat().st_size, "sha256": _sha256(folder / name)} for name in FILES
-        },
+        "files": checksums(folder, FILES),
     }
     (folder / MANIFEST).write_text(json.dumps(manifest, ensure_ascii=False, indent=1), encoding="utf-8")
     for name in (*FILES, MANIFEST):
@@ -161,7 +160,7 @@ def _verify(folder: Path, manifest: dict[str, Any]) -> None:
             raise _broken(
                 folder, f"{name} has {path.stat().st_size:,} bytes, written were {expected.get('size')}"
             )
-        if _sha256(path) != expected.get("sha256"):
+        if sha256_of(path) != expected.get("sha256"):
             raise _broken(folder, f"{name} was altered (its SHA-256 differs)")
 
 
@@ -226,7 +225,7 @@ def _settings_hash(dataset: Dataset, settings: Settings) -> str:
     return hashlib.sha256(json.dumps(tree, sort_keys=True).encode()).hexdigest()
 
 
-def _sha256(path: Path) -> str:
+def sha256_of(path: Path) -> str:
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
@@ -238,3 +237,10 @@ def _sync(path: Path) -> None:
         os.fsync(handle)
     finally:
         os.close(handle)
+
+
+def checksums(folder: Path, names: Sequence[str]) -> dict[str, dict[str, Any]]:
+    """Size and SHA-256 of each of these files of a folder, for its manifest."""
+    return {
+        name: {"size": (folder / name).stat().st_size, "sha256": sha256_of(folder / name)} for name in names
+    }

@@ -50,6 +50,7 @@ class NetworkRanker:
                 has_time=self.model.has_time,
                 events=BATCH_POSITIONS,
             ):
+                batch = batch.to(table.device)  # noqa: PLW2901 - the same batch, elsewhere
                 vectors.append(self.model.states(batch, table)[batch.last])
         return torch.cat(vectors) if vectors else table.new_empty(0, table.shape[1])
 
@@ -57,5 +58,5 @@ class NetworkRanker:
         """Logits [Q, V]."""
         with torch.inference_mode():
             scores = self.person_vectors(questions.histories) @ self.item_vectors().t()
-        result: npt.NDArray[np.float32] = scores.float().numpy()
+        result: npt.NDArray[np.float32] = scores.float().cpu().numpy()
         return result

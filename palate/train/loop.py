@@ -64,7 +64,8 @@ def train(
     target_weights = target_weight_of_events(prepared)
     tasks = build_tasks(settings.tasks)
     draws_negatives = len(prepared.items) > options.sampled_above
-    probability_V = sampling_probability(torch.from_numpy(item_counts(histories.item, prepared.items.size)))
+    counts = np.bincount(histories.item, minlength=prepared.items.size)
+    probability_V = sampling_probability(torch.from_numpy(counts))
 
     optimiser = build_optimiser(model, options)
     last, best = (
@@ -131,7 +132,9 @@ def train(
 
         metric = validate(model, prepared, questions, settings)
         progress.seconds = began_with + time.perf_counter() - started
-        better = progress.close_epoch(metric, rate, options)
+        # Not the loop's ``rate``: a run resumed after the last step of a pass takes no step in it.
+        ended_at = learning_rate(options, (epoch + 1) / options.max_epochs)
+        better = progress.close_epoch(metric, ended_at, options)
         if better:
             best_weights = {name: tensor.detach().clone() for name, tensor in model.state_dict().items()}
         display.epoch(progress.history[-1], options.validate_metric, better)
@@ -162,8 +165,9 @@ def step_loss(
     sample = None
     if probability_V is not None:
         batch, sample = draw_sample(batch, probability_V, settings.train.negatives)
+        sample = sample.to(fabric.device)
     batch = batch.to(fabric.device)
-    rows = None if sample is None else sample.rows.to(fabric.device)
+    rows = None if sample is None else sample.rows
     with fabric.autocast():
         vectors = network(batch, rows, settings.model.id_dropout)
         total, weight = torch.zeros((), device=fabric.device), 0.0
@@ -225,11 +229,6 @@ def target_weight_of_events(prepared: Prepared) -> np.ndarray:
     weights = np.zeros(len(schema.events), np.float32)
     weights[schema.target_codes] = np.array(schema.event_weights, np.float32)[schema.target_codes]
     return weights
-
-
-def item_counts(items: np.ndarray, size: int) -> np.ndarray:
-    """Training events of each item id, int64 [V]."""
-    return np.bincount(items, minlength=size)
 
 
 def write_log(path: Path, progress: Progress) -> None:

@@ -20,6 +20,9 @@ class Sample(NamedTuple):
     negatives: torch.Tensor  # int64 [S], rows drawn as negatives, with repeats
     log_count: torch.Tensor  # float32 [R], log of how often each row is expected among the S draws
 
+    def to(self, device: torch.device) -> Sample:
+        return Sample(*(tensor.to(device) for tensor in self))
+
 
 class Task(Protocol):
     """One loss over the shared model."""
