@@ -102,6 +102,7 @@ class Recommender:
         self.settings = settings = Settings.build(dataset.settings, self._given)
         folder = Path(folder) if folder is not None else None
         prepared = prepare(dataset, settings, folder / "data" if folder is not None else None)
+        self.settings = settings = _with_again(settings, prepared)
         fields = prepared.schema.fields if settings.model.content else ()
         encoder = ContentEncoder.fit(prepared.catalogue, fields, prepared.warm, settings.model.text)
         torch.manual_seed(settings.seed)
@@ -424,6 +425,15 @@ class Items:
 
 
 _NOTHING = pl.DataFrame(schema={"row": pl.Int64, "id": pl.Int32, "rank": pl.Int64, "score": pl.Float32})
+
+
+def _with_again(settings: Settings, prepared: Prepared) -> Settings:
+    """The settings with ``model.again`` decided by the data where they leave it open."""
+    if settings.model.again != "auto":
+        return settings
+    sampled = len(prepared.items) > settings.train.sampled_above  # the sample leaves out the own past
+    again = "ignored" if sampled else "learned" if prepared.has_repeats else "never"
+    return settings.model_copy(update={"model": settings.model.model_copy(update={"again": again})})
 
 
 def _build_model(settings: Settings, prepared: Prepared, encoder: ContentEncoder, num_ids: int) -> TasteModel:

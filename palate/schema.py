@@ -30,6 +30,11 @@ FIRST_ID = 2
 GAP_BUCKETS = 34
 """Buckets of the time between events: 0 unknown, else 1 + ⌊log2(1 + seconds)⌋, up to some 270 years."""
 
+LAG_BUCKETS = 10
+"""Buckets of how many events ago something was: ⌊log2(1 + events)⌋, the last for 512 and more."""
+MOST_TIMES = 7
+"""How often somebody has met an item is counted up to here."""
+
 IntArray = npt.NDArray[np.integer[Any]]
 FloatArray = npt.NDArray[np.floating[Any]]
 BoolArray = npt.NDArray[np.bool_]
@@ -336,6 +341,19 @@ class Dataset:
     notes: tuple[Note, ...] = ()
 
 
+class Past(NamedTuple):
+    """The items met before each of N moments, as ragged lists; each item once, in its latest event."""
+
+    offsets: torch.Tensor  # int64 [N + 1]
+    item: torch.Tensor  # int64 [S]
+    lag: torch.Tensor  # int64 [S], ⌊log2(1 + events since)⌋
+    times: torch.Tensor  # int64 [S], how often it was met before that, at most MOST_TIMES
+    since: torch.Tensor  # int64 [S], bucket of the time since, 0 where unknown
+
+    def to(self, device: torch.device) -> Past:
+        return Past(*(tensor.to(device) for tensor in self))
+
+
 class Batch(NamedTuple):
     """Histories laid end to end; every history begins with a start position (item id 0).
 
@@ -353,6 +371,8 @@ class Batch(NamedTuple):
     last: torch.Tensor  # int64 [B], index of each history's last position
     target: torch.Tensor  # int64 [N]
     weight: torch.Tensor  # float32 [N], 0 where nothing is asked
+    past: Past | None = None  # what each position has met, its own event included; None where nobody asks
 
     def to(self, device: torch.device) -> Batch:
-        return Batch(*(tensor.to(device) for tensor in self))
+        moved = {name: column.to(device) for name, column in self._asdict().items() if column is not None}
+        return Batch(**moved)

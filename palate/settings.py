@@ -97,6 +97,10 @@ class ModelSettings(Frozen):
     """Width of the feed-forward layer as a multiple of ``width``; 0 leaves it out."""
     memory: bool = True
     """Let every event hear the sum of all before it, beyond the reach of the convolutions."""
+    again: Literal["auto", "learned", "never", "ignored"] = "auto"
+    """Items that a person met before: ``learned`` scores them by when, how often and what; ``never`` takes
+    them out, in training too; ``ignored`` treats them as any other. ``auto`` is ``never`` where the
+    training events hold no repetition, else ``learned``."""
     dropout: Share = 0.3
     """Dropout of events and of every block's output."""
     id_dropout: Share = 0.1
@@ -115,6 +119,8 @@ class TaskSettings(Frozen):
     """Its share of the whole loss."""
     window: Positive = 100
     """Events that ``coming_items`` looks ahead."""
+    draws: Positive = 8
+    """Items that ``coming_items`` asks for at each end of a visit (at each event where times are unknown)."""
 
     @model_validator(mode="before")
     @classmethod

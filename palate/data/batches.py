@@ -7,7 +7,8 @@ from collections.abc import Iterator
 import numpy as np
 import torch
 
-from palate.schema import GAP_BUCKETS, PADDING, Batch, Histories, IntArray
+from palate.data.past import gap_buckets, past_of
+from palate.schema import PADDING, Batch, Histories, IntArray
 
 
 def make_batch(
@@ -17,6 +18,7 @@ def make_batch(
     has_time: bool,
     target_weights: np.ndarray | None = None,
     starts: IntArray | None = None,
+    past: bool = False,
 ) -> Batch:
     """All these histories laid end to end, each behind a start position and cut to ``max_history`` events.
 
@@ -26,6 +28,7 @@ def make_batch(
         has_time: whether differences between times mean anything.
         target_weights: weight of each event code as a target; None asks for nothing (requests).
         starts: per history, the first event to read; the window still holds ``max_history`` events.
+        past: whether the batch says what each position has met, events before the window included.
     """
     lengths = np.minimum(histories.lengths, max_history)
     if starts is None:
@@ -64,15 +67,21 @@ def make_batch(
         last=torch.from_numpy(begins + lengths),
         target=torch.from_numpy(target),
         weight=torch.from_numpy(weight),
+        past=past_of(
+            histories,
+            np.repeat(np.arange(len(starts)), lengths + 1),
+            np.repeat(starts, lengths + 1) + position,
+            has_time=has_time,
+        )
+        if past
+        else None,
     )
 
 
 def _gap_buckets(histories: Histories, where: IntArray, first: np.ndarray) -> IntArray:
     """Bucket of the time since the event before, 0 for the first event of a window."""
     before = np.maximum(where - 1, 0)
-    seconds = np.maximum(histories.time[where] - histories.time[before], 0) // 1_000_000
-    bucket = 1 + np.floor(np.log2(1.0 + seconds)).astype(np.int64)
-    return np.where(first, 0, np.minimum(bucket, GAP_BUCKETS - 1))
+    return np.where(first, 0, gap_buckets(histories.time[where] - histories.time[before]))
 
 
 def events_per_step(lengths: IntArray, *, max_history: int) -> int:
@@ -110,6 +119,7 @@ def training_batch(
     has_time: bool,
     target_weights: np.ndarray,
     crop: float,
+    past: bool,
     seed: tuple[int, ...],
 ) -> Batch:
     """The batch of these rows; a share ``crop`` of the too long histories is read at a random stretch."""
@@ -119,7 +129,12 @@ def training_batch(
     anywhere = generator.integers(0, spare + 1)
     starts = np.where(generator.random(len(rows)) < crop, anywhere, spare)
     return make_batch(
-        chosen, max_history=max_history, has_time=has_time, target_weights=target_weights, starts=starts
+        chosen,
+        max_history=max_history,
+        has_time=has_time,
+        target_weights=target_weights,
+        starts=starts,
+        past=past,
     )
 
 

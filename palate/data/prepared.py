@@ -47,6 +47,13 @@ class Prepared:
         """[items.size]: the item has an event in any part."""
         return count_codes(self.histories.item, self.items.size) > 0
 
+    @cached_property
+    def has_repeats(self) -> bool:
+        """Whether anybody meets an item twice in training events of the types that are predicted."""
+        kept = (self.part == TRAIN) & np.isin(self.histories.event, self.schema.target_codes)
+        pairs = (self.histories.rows()[kept] << 32) | self.histories.item[kept]
+        return pl.Series(pairs).n_unique() < len(pairs)
+
     def training(self) -> Histories:
         """``people.size`` rows with the training events only."""
         return self.histories.keep(self.part == TRAIN)

@@ -9,6 +9,7 @@ import numpy.typing as npt
 import torch
 
 from palate.data.batches import question_batches
+from palate.data.past import past_of
 from palate.data.store import Prepared
 from palate.nn.model import TasteModel
 from palate.schema import Histories, Questions
@@ -56,7 +57,13 @@ class NetworkRanker:
 
     def score(self, questions: Questions) -> npt.NDArray[np.float32]:
         """Logits [Q, V]."""
+        histories, table = questions.histories, self.item_vectors()
         with torch.inference_mode():
-            scores = self.person_vectors(questions.histories) @ self.item_vectors().t()
-        result: npt.NDArray[np.float32] = scores.float().cpu().numpy()
+            states = self.person_vectors(histories)
+            scores = (states @ table.t()).float()
+            if self.model.again is not None:
+                everyone, has_time = np.arange(len(histories)), self.model.has_time
+                past = past_of(histories, everyone, histories.lengths, has_time=has_time).to(table.device)
+                self.model.again(states, table, past).add_to(scores)
+        result: npt.NDArray[np.float32] = scores.cpu().numpy()
         return result

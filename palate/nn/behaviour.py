@@ -9,6 +9,7 @@ from torch import nn
 from torch.nn import functional
 
 from palate.nn.conv import CausalConvolution, Crossings
+from palate.nn.dropout import Dropout
 from palate.settings import ModelSettings
 
 ACTIVATIONS: dict[str, Callable[[torch.Tensor], torch.Tensor]] = {
@@ -50,7 +51,7 @@ class Block(nn.Module):
         hidden = round(settings.feed_forward * width)
         self.feed_forward_norm = nn.LayerNorm(width) if hidden else None
         self.feed_forward = FeedForward(width, hidden) if hidden else None
-        self.dropout = nn.Dropout(settings.dropout)
+        self.dropout = Dropout(settings.dropout)
 
     def forward(self, x_ND: torch.Tensor, crossings: Crossings) -> torch.Tensor:
         """[N, D] → [N, D], causal within each history."""

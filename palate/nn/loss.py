@@ -2,16 +2,50 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
+from torch.nn import functional
 
-CHUNK_ELEMENTS = 4_000_000
-"""Scores alive at a time: 16 MB of float32, near the size of a processor's cache."""
+CHUNK_ELEMENTS = 1_000_000
+"""Scores alive at a time: what stays in a processor's nearer caches."""
+SMALLEST_CHANCE = 1e-37
+"""Chances below are counted as this; their logarithm would be minus infinity."""
+
+
+class Bonuses(NamedTuple):
+    """What is added to the scores of a few items at each position, as ragged lists::
+
+        offsets  0 0 1 3      position 0 has none, position 1 has item 4, position 2 items 4 and 6
+        item     4 4 6
+
+    An item may stand in one list several times; its bonuses add up.
+    """
+
+    offsets: torch.Tensor  # int64 [N + 1]
+    item: torch.Tensor  # int64 [S], rows of the table
+    value: torch.Tensor  # float32 [S]
+
+    def of_rows(self, rows: torch.Tensor) -> Bonuses:
+        """The lists of these positions, in the order asked."""
+        starts, lengths = self.offsets[rows], self.offsets[rows + 1] - self.offsets[rows]
+        offsets = functional.pad(lengths.cumsum(0), (1, 0))
+        where = torch.arange(int(offsets[-1]), device=rows.device)
+        where += torch.repeat_interleave(starts - offsets[:-1], lengths)
+        return Bonuses(offsets, self.item[where], self.value[where])
+
+    def add_to(self, scores_NV: torch.Tensor) -> None:
+        """The scores have their bonuses, in place."""
+        row_S = torch.repeat_interleave(self.offsets.diff())
+        scores_NV.view(-1).index_add_(0, row_S * scores_NV.shape[1] + self.item, self.value)
+
+    def behind(self, first: int) -> Bonuses:
+        """The same for a table that leaves its ``first`` rows out."""
+        return self._replace(item=self.item - first)
 
 
 class _CatalogueSoftmax(torch.autograd.Function):
-    """Loss and both gradients in one pass over chunks of rows.
+    """Loss and all gradients in one pass over chunks of rows.
 
     Softmax cross-entropy needs the probabilities for the loss and again for the gradient. Keeping them
     costs [N, V] memory and recomputing them a third matrix product, so the gradient is taken while they
@@ -21,50 +55,72 @@ class _CatalogueSoftmax(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        ctx: Any, h_ND: torch.Tensor, table_VD: torch.Tensor, target_N: torch.Tensor, weight_N: torch.Tensor
+        ctx: Any,
+        h_ND: torch.Tensor,
+        table_VD: torch.Tensor,
+        target_N: torch.Tensor,
+        weight_N: torch.Tensor,
+        offsets: torch.Tensor | None,
+        item_S: torch.Tensor | None,
+        value_S: torch.Tensor | None,
     ) -> torch.Tensor:
-        learning = any(ctx.needs_input_grad)
-        loss_N = h_ND.new_empty(len(h_ND), dtype=torch.float32)
-        gradient_h = torch.empty_like(h_ND, dtype=torch.float32)
+        N, V = len(h_ND), len(table_VD)
+        weight_N1 = weight_N.unsqueeze(1).to(h_ND.dtype)
+        weighted_ND = h_ND * weight_N1
+        loss_N = torch.empty_like(weight_N)
+        gradient_h = torch.empty_like(h_ND)
         gradient_table = torch.zeros_like(table_VD, dtype=torch.float32)
-        rows = max(1, CHUNK_ELEMENTS // len(table_VD))
-        for start in range(0, len(h_ND), rows):
-            part = slice(start, start + rows)
-            h, target, weight = h_ND[part], target_N[part].unsqueeze(1), weight_N[part].unsqueeze(1)
-            scores = (h @ table_VD.t()).float()
-            normaliser = scores.logsumexp(dim=1, keepdim=True)
-            loss_N[part] = (weight * (normaliser - scores.gather(1, target))).squeeze(1)
-            if learning:
-                slope = scores.sub_(normaliser).exp_().mul_(weight)
-                slope.scatter_add_(1, target, -weight)
-                slope = slope.to(h.dtype)
-                gradient_h[part] = slope @ table_VD
-                gradient_table += slope.t() @ h
-        ctx.save_for_backward(gradient_h, gradient_table)
-        return loss_N
+        gradient_value = None if value_S is None else torch.empty_like(value_S)
+        rows = max(1, min(N, CHUNK_ELEMENTS // V))
+        # One piece of memory for all chunks: what is allocated anew has to be brought in page by page.
+        buffer_RV = h_ND.new_empty(rows, V)
+        bounds = [] if offsets is None else [*offsets[:-1:rows].tolist(), int(offsets[-1])]
+        for chunk, start in enumerate(range(0, N, rows)):
+            part = slice(start, min(start + rows, N))
+            h, target = h_ND[part], target_N[part].unsqueeze(1)
+            scores = torch.mm(h, table_VD.t(), out=buffer_RV[: len(h)])
+            if offsets is not None and item_S is not None and value_S is not None:
+                pairs = slice(bounds[chunk], bounds[chunk + 1])
+                row_S = torch.repeat_interleave(offsets[part.start : part.stop + 1].diff())
+                place_S = row_S * V + item_S[pairs]
+                scores.view(-1).index_add_(0, place_S, value_S[pairs].to(scores.dtype))
+            slope = torch.softmax(scores, dim=1, out=scores)
+            chance = slope.gather(1, target)
+            loss_N[part] = -chance.squeeze(1).float().clamp_min(SMALLEST_CHANCE).log()
+            slope.scatter_(1, target, chance - 1)
+            if gradient_value is not None and ctx.needs_input_grad[6]:
+                by_row = weight_N[part].index_select(0, row_S)
+                gradient_value[pairs] = slope.view(-1).index_select(0, place_S).float() * by_row
+            torch.mm(slope, table_VD, out=gradient_h[part])
+            gradient_table += slope.t() @ weighted_ND[part]
+        ctx.save_for_backward(gradient_h.mul_(weight_N1), gradient_table, gradient_value)
+        return loss_N.mul_(weight_N)
 
     @staticmethod
     def backward(ctx: Any, *gradients: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
         (gradient_N,) = gradients
-        gradient_h, gradient_table = ctx.saved_tensors
+        gradient_h, gradient_table, gradient_value = ctx.saved_tensors
         scale = gradient_N[0] if len(gradient_N) else gradient_N.new_ones(())
         if not bool((gradient_N == scale).all()):
             raise ValueError("catalogue_softmax: sum or average its losses; give row weights as an argument.")
-        return gradient_h * scale, gradient_table * scale, None, None
+        value = gradient_value * scale if ctx.needs_input_grad[6] else None
+        return gradient_h * scale, gradient_table * scale, None, None, None, None, value
 
 
 def catalogue_softmax(
-    h_ND: torch.Tensor, table_VD: torch.Tensor, target_N: torch.Tensor, weight_N: torch.Tensor
+    h_ND: torch.Tensor,
+    table_VD: torch.Tensor,
+    target_N: torch.Tensor,
+    weight_N: torch.Tensor,
+    bonuses: Bonuses | None = None,
 ) -> torch.Tensor:
-    """weight_n · (log Σ_v exp(h_n · e_v) − h_n · e_{target_n}), float32 [N].
+    """weight_n · (log Σ_v exp(s_nv) − s_{n, target_n}) with s_nv = h_n · e_v + bonus_nv, float32 [N].
 
-    The mean over the whole catalogue, in memory of one chunk of rows. Under autocast the products are
-    taken in autocast's type and everything else in float32.
+    The mean over the whole catalogue, in memory of one chunk of rows. Everything but the table's gradient is
+    taken in the type of ``h_ND``.
     """
-    if torch.is_autocast_enabled(h_ND.device.type):
-        dtype = torch.get_autocast_dtype(h_ND.device.type)
-        h_ND, table_VD = h_ND.to(dtype), table_VD.to(dtype)
-    loss_N: torch.Tensor = _CatalogueSoftmax.apply(h_ND, table_VD, target_N, weight_N)  # type: ignore[no-untyped-call]
+    arguments = (h_ND, table_VD.to(h_ND.dtype), target_N, weight_N, *(bonuses or (None, None, None)))
+    loss_N: torch.Tensor = _CatalogueSoftmax.apply(*arguments)  # type: ignore[no-untyped-call]
     return loss_N
 
 

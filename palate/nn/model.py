@@ -8,8 +8,11 @@ import torch
 from torch import nn
 from torch.nn import functional
 
+from palate.nn.again import build_again
 from palate.nn.behaviour import BehaviourEncoder
+from palate.nn.dropout import Dropout
 from palate.nn.item import ID_STD, ItemTower
+from palate.nn.loss import Bonuses
 from palate.schema import GAP_BUCKETS, Batch, BoolArray, Content
 from palate.settings import ModelSettings
 
@@ -24,6 +27,7 @@ class Vectors(NamedTuple):
 
     table: torch.Tensor  # [V or rows, D] item vectors
     states: torch.Tensor  # [N, D] what is known after each position
+    bonuses: Bonuses | None = None  # of items that were met before, added to their scores
 
 
 class TasteModel(nn.Module):
@@ -58,8 +62,9 @@ class TasteModel(nn.Module):
         self.items = ItemTower(settings, content, warm[:num_ids], num_ids)
         self.event = nn.Embedding(num_event_types + 1, settings.width) if num_event_types > 1 else None
         self.gap = nn.Embedding(GAP_BUCKETS, settings.width) if has_time else None
-        self.dropout = nn.Dropout(settings.dropout)
+        self.dropout = Dropout(settings.dropout)
         self.behaviour = BehaviourEncoder(settings)
+        self.again = build_again(settings, has_time)
         for embedding in (self.event, self.gap):
             if embedding is not None:
                 nn.init.zeros_(embedding.weight)  # they begin silent, beside item vectors of size 0.02
@@ -78,7 +83,9 @@ class TasteModel(nn.Module):
         if id_dropout and self.items.has_content:
             drop = torch.rand(self.items.size if rows is None else len(rows)) < id_dropout
         table = self.items(rows, drop)
-        return Vectors(table, self.states(batch, table))
+        states = self.states(batch, table)
+        bonuses = self.again(states, table, batch.past) if self.again is not None and batch.past else None
+        return Vectors(table, states, bonuses)
 
     def states(self, batch: Batch, table: torch.Tensor) -> torch.Tensor:
         """What is known after each position [N, D], given the items' vectors."""

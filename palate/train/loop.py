@@ -108,6 +108,7 @@ def train(
                 has_time=prepared.schema.has_time,
                 target_weights=target_weights,
                 crop=options.crop,
+                past=model.again is not None and not draws_negatives,
                 seed=draw,
             )
             events = len(batch.item)

@@ -6,11 +6,15 @@ from dataclasses import dataclass
 from typing import NamedTuple, Protocol
 
 import torch
+from torch.nn import functional
 
 from palate.nn.loss import catalogue_softmax, sampled_softmax
 from palate.nn.model import Vectors
 from palate.schema import FIRST_ID, PADDING, Batch
 from palate.settings import TaskSettings
+
+VISIT_GAP = 12
+"""Bucket of time from which on a gap divides two visits: 2^11 seconds, some half an hour."""
 
 
 class Sample(NamedTuple):
@@ -60,53 +64,81 @@ class NextItem:
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """Over the whole catalogue, or an unbiased estimate of it from the sample."""
         asked = batch.weight.nonzero().squeeze(1)
-        states, target, weight = vectors.states[asked], batch.target[asked], batch.weight[asked]
-        if sample is None:
-            # Rows 0 and 1 are no items: nobody is ever recommended "unknown".
-            return catalogue_softmax(states, vectors.table[FIRST_ID:], target - FIRST_ID, weight), weight
-        losses = sampled_softmax(
-            states,
-            vectors.table[target],
-            vectors.table[sample.negatives],
-            target,
-            sample.negatives,
-            sample.log_count[target],
-            sample.log_count[sample.negatives],
-        )
-        return losses * weight, weight
+        return next_item_losses(asked, batch.target[asked], batch.weight[asked], vectors, sample)
+
+
+def next_item_losses(
+    asked_A: torch.Tensor,
+    target_A: torch.Tensor,
+    weight_A: torch.Tensor,
+    vectors: Vectors,
+    sample: Sample | None,
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """weight · −log p(target | what is known at the position asked), and the weights; float32 [A] each."""
+    states = vectors.states[asked_A]
+    if sample is None:
+        # Rows 0 and 1 are no items: nobody is ever recommended "unknown".
+        bonuses = None if vectors.bonuses is None else vectors.bonuses.of_rows(asked_A).behind(FIRST_ID)
+        table = vectors.table[FIRST_ID:]
+        # An example without weight may have no target at all; any item will do.
+        target = (target_A - FIRST_ID).clamp_min(0)
+        return catalogue_softmax(states, table, target, weight_A, bonuses), weight_A
+    losses = sampled_softmax(
+        states,
+        vectors.table[target_A],
+        vectors.table[sample.negatives],
+        target_A,
+        sample.negatives,
+        sample.log_count[target_A],
+        sample.log_count[sample.negatives],
+    )
+    return losses * weight_A, weight_A
 
 
 @dataclass(frozen=True)
 class ComingItems:
-    """−log p(item | history) for an item drawn from the next ``window`` events, anew in each pass.
+    """−log p(item | history) for items drawn from the next ``window`` events, anew in each pass.
 
     On average this is the mean over all of them: what somebody will take in the coming time, in whatever
-    order. It suits splits by time; for the very next item ``NextItem`` is sharper.
+    order. It suits splits by time; for the very next item ``NextItem`` is sharper. Where times are known it
+    asks at the ends of visits alone: in the middle of one, the rest of the same basket would answer, which
+    nobody who asks for the coming month can know.
     """
 
     weight: float
     window: int
+    draws: int
     name: str = "coming_items"
 
     def losses(
         self, batch: Batch, vectors: Vectors, sample: Sample | None
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """As ``NextItem``, with another item asked at each position."""
-        own = torch.arange(len(batch.item), device=batch.item.device)
+        """As ``NextItem``, with ``draws`` other items asked at each position."""
         history = (batch.position == 0).cumsum(dim=0) - 1
-        left = (batch.last[history] - own).clamp_max(self.window)
+        own = ends_of_visits(batch)
+        own = own[batch.last[history[own]] > own].repeat_interleave(self.draws)
+        left = (batch.last[history[own]] - own).clamp_max(self.window)
         drawn = own + (torch.rand(len(own), device=own.device) * left).long()
         # A window cut out of a longer history has no beginning to be asked at.
-        cut = (batch.position == 0) & (batch.weight == 0)
-        weight = batch.weight[drawn].masked_fill(cut | (left == 0), 0.0)
-        asked = batch._replace(target=batch.target[drawn], weight=weight)
-        return NextItem(self.weight).losses(asked, vectors, sample)
+        cut = (batch.position[own] == 0) & (batch.weight[own] == 0)
+        weight = batch.weight[drawn].masked_fill(cut, 0.0)
+        return next_item_losses(own, batch.target[drawn], weight, vectors, sample)
+
+
+def ends_of_visits(batch: Batch) -> torch.Tensor:
+    """Positions whose next event comes half an hour later or more; all positions where times are unknown."""
+    if not bool(batch.gap.any()):
+        return torch.arange(len(batch.gap), device=batch.gap.device)
+    coming = functional.pad(batch.gap[1:], (0, 1))
+    return ((coming >= VISIT_GAP) | (batch.position == 0)).nonzero().squeeze(1)
 
 
 def build_tasks(settings: tuple[TaskSettings, ...]) -> tuple[Task, ...]:
     """The tasks that the settings name."""
     return tuple(
-        NextItem(task.weight) if task.name == "next_item" else ComingItems(task.weight, task.window)
+        NextItem(task.weight)
+        if task.name == "next_item"
+        else ComingItems(task.weight, task.window, task.draws)
         for task in settings
     )
 
