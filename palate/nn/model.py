@@ -8,7 +8,7 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from palate.nn.behaviour import BehaviourEncoder
+from palate.nn.encoders import build_behaviour
 from palate.nn.item import ID_STD, ItemTower
 from palate.schema import GAP_BUCKETS, Batch, BoolArray, Content
 from palate.settings import ModelSettings
@@ -59,7 +59,7 @@ class TasteModel(nn.Module):
         self.event = nn.Embedding(num_event_types + 1, settings.width) if num_event_types > 1 else None
         self.gap = nn.Embedding(GAP_BUCKETS, settings.width) if has_time else None
         self.dropout = nn.Dropout(settings.dropout)
-        self.behaviour = BehaviourEncoder(settings)
+        self.behaviour = build_behaviour(settings)
         for embedding in (self.event, self.gap):
             if embedding is not None:
                 nn.init.zeros_(embedding.weight)  # they begin silent, beside item vectors of size 0.02
