@@ -192,6 +192,7 @@ def describe_run(recommender: Recommender) -> dict[str, Any]:
         "events": len(prepared.histories.item),
         "event types": ", ".join(prepared.schema.events),
         "split": prepared.split.kind,
+        "behaviour encoder": recommender.settings.model.encoder,
         "parameters": sum(parameter.numel() for parameter in model.parameters()),
         "fields and their gates": gates,
         "passes": len(progress.history),

@@ -78,15 +78,44 @@ class TextSettings(Frozen):
     """Filters per convolution."""
 
 
+class CaserSettings(Frozen):
+    """The encoder ``caser``; the defaults are those of its authors."""
+
+    window: Positive = 5
+    """Latest events that are read, and so the greatest height of a horizontal filter."""
+    horizontal: Positive = 16
+    """Horizontal filters of each height."""
+    vertical: Positive = 4
+    """Vertical filters."""
+
+
+class ClassicSettings(Frozen):
+    """The encoder ``classic``: convolution and max-pool for each of ``filters``, then two dense layers."""
+
+    window: Positive = 16
+    """Latest events that are read: the height of the image."""
+    filters: tuple[Positive, ...] = (16, 32)
+    """Filters of each convolution, one after the other."""
+    kernel_size: Positive = 3
+    """Height and width of each filter."""
+    pool: Positive = 2
+    """Height and width of each pool; 1 leaves pooling out."""
+    dense: Positive = 128
+    """Width of the dense layer behind the maps."""
+
+
 class ModelSettings(Frozen):
     """The shape of the network."""
 
+    encoder: Literal["convolution", "nextitnet", "caser", "classic", "pooling"] = "convolution"
+    """What reads a history: ours, or one to compare it with. ``blocks``, ``kernel_size`` and ``dilations``
+    shape ``convolution`` and ``nextitnet``; ``activation``, ``feed_forward`` and ``memory`` the former."""
     width: Positive = 128
     """Width of every vector: events, items, people."""
     max_history: Positive = 200
     """Latest events of a person that the model reads."""
     blocks: Positive = 4
-    """Gated causal convolution blocks."""
+    """Gated causal convolution blocks; residual blocks of ``nextitnet``."""
     kernel_size: Positive = 3
     """Taps of each convolution over time."""
     dilations: tuple[Positive, ...] = (1, 2, 4, 8)
@@ -108,6 +137,8 @@ class ModelSettings(Frozen):
     content: bool = True
     """Read the items' fields; false learns from ids alone."""
     text: TextSettings = TextSettings()
+    caser: CaserSettings = CaserSettings()
+    classic: ClassicSettings = ClassicSettings()
 
 
 class TaskSettings(Frozen):

@@ -9,8 +9,8 @@ from torch import nn
 from torch.nn import functional
 
 from palate.nn.again import build_again
-from palate.nn.behaviour import BehaviourEncoder
 from palate.nn.dropout import Dropout
+from palate.nn.encoders import build_behaviour
 from palate.nn.item import ID_STD, ItemTower
 from palate.nn.loss import Bonuses
 from palate.schema import GAP_BUCKETS, Batch, BoolArray, Content
@@ -63,7 +63,7 @@ class TasteModel(nn.Module):
         self.event = nn.Embedding(num_event_types + 1, settings.width) if num_event_types > 1 else None
         self.gap = nn.Embedding(GAP_BUCKETS, settings.width) if has_time else None
         self.dropout = Dropout(settings.dropout)
-        self.behaviour = BehaviourEncoder(settings)
+        self.behaviour = build_behaviour(settings)
         self.again = build_again(settings, has_time)
         for embedding in (self.event, self.gap):
             if embedding is not None:
