@@ -150,8 +150,6 @@ class TaskSettings(Frozen):
     """Its share of the whole loss."""
     window: Positive = 100
     """Events that ``coming_items`` looks ahead."""
-    draws: Positive = 8
-    """Items that ``coming_items`` asks for at each end of a visit (at each event where times are unknown)."""
 
     @model_validator(mode="before")
     @classmethod

@@ -97,48 +97,51 @@ def next_item_losses(
 
 @dataclass(frozen=True)
 class ComingItems:
-    """−log p(item | history) for items drawn from the next ``window`` events, anew in each pass.
+    """−log p(item | history) for an item drawn from the next ``window`` events, anew in each pass.
 
     On average this is the mean over all of them: what somebody will take in the coming time, in whatever
-    order. It suits splits by time; for the very next item ``NextItem`` is sharper. Where times are known it
-    asks at the ends of visits alone: in the middle of one, the rest of the same basket would answer, which
-    nobody who asks for the coming month can know.
+    order. It suits splits by time; for the very next item ``NextItem`` is sharper. Where times are known
+    the window begins with the next visit: the rest of the same basket would answer half of the questions,
+    and is nothing that somebody who asks for the coming month can know.
     """
 
     weight: float
     window: int
-    draws: int
     name: str = "coming_items"
 
     def losses(
         self, batch: Batch, vectors: Vectors, sample: Sample | None
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """As ``NextItem``, with ``draws`` other items asked at each position."""
+        """As ``NextItem``, with another item asked at each position."""
         history = (batch.position == 0).cumsum(dim=0) - 1
-        own = ends_of_visits(batch)
-        own = own[batch.last[history[own]] > own].repeat_interleave(self.draws)
-        left = (batch.last[history[own]] - own).clamp_max(self.window)
+        own = last_of_visit(batch)
+        left = (batch.last[history] - own).clamp_max(self.window)
         drawn = own + (torch.rand(len(own), device=own.device) * left).long()
         # A window cut out of a longer history has no beginning to be asked at.
-        cut = (batch.position[own] == 0) & (batch.weight[own] == 0)
-        weight = batch.weight[drawn].masked_fill(cut, 0.0)
-        return next_item_losses(own, batch.target[drawn], weight, vectors, sample)
+        cut = (batch.position == 0) & (batch.weight == 0)
+        weight = batch.weight[drawn].masked_fill(cut | (left == 0), 0.0)
+        asked = weight.nonzero().squeeze(1)
+        return next_item_losses(asked, batch.target[drawn[asked]], weight[asked], vectors, sample)
 
 
-def ends_of_visits(batch: Batch) -> torch.Tensor:
-    """Positions whose next event comes half an hour later or more; all positions where times are unknown."""
+def last_of_visit(batch: Batch) -> torch.Tensor:
+    """For each position the last one of the same visit: half an hour or more, or the end, follows it.
+
+    Where times are unknown, every event is a visit of its own; so is the start of a history.
+    """
+    own = torch.arange(len(batch.gap), device=batch.gap.device)
     if not bool(batch.gap.any()):
-        return torch.arange(len(batch.gap), device=batch.gap.device)
+        return own
     coming = functional.pad(batch.gap[1:], (0, 1))
-    return ((coming >= VISIT_GAP) | (batch.position == 0)).nonzero().squeeze(1)
+    ends = (coming >= VISIT_GAP) | (batch.position == 0)
+    ends[batch.last] = True
+    return ends.nonzero().squeeze(1)[ends.cumsum(dim=0) - ends.long()]
 
 
 def build_tasks(settings: tuple[TaskSettings, ...]) -> tuple[Task, ...]:
     """The tasks that the settings name."""
     return tuple(
-        NextItem(task.weight)
-        if task.name == "next_item"
-        else ComingItems(task.weight, task.window, task.draws)
+        NextItem(task.weight) if task.name == "next_item" else ComingItems(task.weight, task.window)
         for task in settings
     )
 
