@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import nn
@@ -76,9 +77,35 @@ class LongMemory(nn.Module):
 
     def forward(self, x_ND: torch.Tensor, position_N: torch.Tensor) -> torch.Tensor:
         """[N, D] → [N, D], causal within each history."""
-        sums = causal_sum(x_ND, position_N) / (position_N + 1).sqrt().unsqueeze(1)
+        sums = causal_sum(x_ND, position_N) * (position_N + 1).rsqrt().unsqueeze(1).to(x_ND.dtype)
         result: torch.Tensor = x_ND + self.projection(self.norm(sums))
         return result
+
+
+class _CausalSum(torch.autograd.Function):
+    """Backward it is the same sum from the other end, less what belongs to the next history."""
+
+    @staticmethod
+    def forward(ctx: Any, x_ND: torch.Tensor, position_N: torch.Tensor) -> torch.Tensor:
+        ctx.save_for_backward(position_N)
+        running_DN = running_sum(x_ND)
+        before = torch.arange(len(x_ND), device=x_ND.device) - position_N
+        return (running_DN[:, 1:] - running_DN[:, before]).t().to(x_ND.dtype)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
+        (gradient_ND,), (position_N,) = gradients, ctx.saved_tensors
+        running_DN = running_sum(gradient_ND)
+        N = len(position_N)
+        begins = (position_N == 0).nonzero().squeeze(1)
+        ends = torch.cat([begins[1:], begins.new_tensor([N])])
+        end = ends.repeat_interleave(ends - begins)
+        return (running_DN[:, end] - running_DN[:, :N]).t().to(gradient_ND.dtype), None
+
+
+def running_sum(x_ND: torch.Tensor) -> torch.Tensor:
+    """Sums of the first 0, 1, …, N rows, [D, N + 1]; in float64, and along memory, which is quicker."""
+    return functional.pad(x_ND.t().double().contiguous(), (1, 0)).cumsum_(dim=1)
 
 
 def causal_sum(x_ND: torch.Tensor, position_N: torch.Tensor) -> torch.Tensor:
@@ -89,10 +116,8 @@ def causal_sum(x_ND: torch.Tensor, position_N: torch.Tensor) -> torch.Tensor:
     One running sum over the whole batch, less what it was when each history began; in float64, so
     that neighbours leave nothing behind that float32 could see.
     """
-    running = x_ND.double().cumsum(dim=0)
-    before = torch.arange(len(x_ND), device=x_ND.device) - position_N - 1
-    others = running[before.clamp_min(0)].masked_fill((before < 0).unsqueeze(1), 0.0)
-    return (running - others).to(x_ND.dtype)
+    sums: torch.Tensor = _CausalSum.apply(x_ND, position_N)  # type: ignore[no-untyped-call]
+    return sums
 
 
 class BehaviourEncoder(nn.Module):

@@ -94,5 +94,8 @@ class TasteModel(nn.Module):
             x_ND = x_ND + self.event(batch.event)
         if self.gap is not None:
             x_ND = x_ND + self.gap(batch.gap)
+        if torch.is_autocast_enabled(x_ND.device.type):
+            # From here on everything stays in autocast's type, instead of going back and forth.
+            x_ND = x_ND.to(torch.get_autocast_dtype(x_ND.device.type))
         states: torch.Tensor = self.behaviour(self.dropout(x_ND), batch.position)
         return states
