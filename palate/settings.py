@@ -126,6 +126,8 @@ class ModelSettings(Frozen):
     """Width of the feed-forward layer as a multiple of ``width``; 0 leaves it out."""
     memory: bool = True
     """Let every event hear the sum of all before it, beyond the reach of the convolutions."""
+    initial_vectors: Literal["company", "random"] = "company"
+    """Where id vectors begin: ``company`` puts items that people meet soon after one another side by side."""
     again: Literal["auto", "learned", "never", "ignored"] = "auto"
     """Items that a person met before: ``learned`` scores them by when, how often and what; ``never`` takes
     them out, in training too; ``ignored`` treats them as any other. ``auto`` is ``never`` where the
@@ -150,6 +152,8 @@ class TaskSettings(Frozen):
     """Its share of the whole loss."""
     window: Positive = 100
     """Events that ``coming_items`` looks ahead."""
+    this_visit: bool = False
+    """Whether ``coming_items`` asks for the rest of the same visit too."""
 
     @model_validator(mode="before")
     @classmethod

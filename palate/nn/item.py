@@ -16,7 +16,7 @@ from torch.nn import functional
 
 from palate.errors import DataError
 from palate.nn.fields import EncodedColumn
-from palate.schema import PADDING, UNKNOWN, BoolArray, Content
+from palate.schema import PADDING, UNKNOWN, BoolArray, Content, FloatArray
 from palate.settings import ModelSettings
 
 ID_STD = 0.02
@@ -100,6 +100,11 @@ class ItemTower(nn.Module):
             raise DataError(f"{len(warm)} warm flags for {self.id.num_embeddings} id vectors.")
         self.warm.copy_(torch.as_tensor(warm))
         self.warm[PADDING] = True
+
+    def begin_with(self, vectors_VD: FloatArray) -> None:
+        """The id vectors are these, float32 [num_ids, width]."""
+        with torch.no_grad():
+            self.id.weight.copy_(torch.from_numpy(vectors_VD))
 
     def set_content(self, content: Content) -> None:
         """The tower describes these items; rows behind the id table read the "unknown" id vector.

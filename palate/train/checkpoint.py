@@ -39,9 +39,12 @@ class Progress:
     finished: bool = False
     seconds: float = 0.0
     history: list[dict[str, float]] = field(default_factory=list)
-    """One entry per pass: epoch, loss, metric (where people could be asked), learning_rate, seconds."""
+    """One entry per pass: epoch, loss, metric (where people could be asked), learning_rate, seconds, and
+    validation_seconds among them."""
 
-    def close_epoch(self, metric: float | None, rate: float, options: TrainSettings) -> bool:
+    def close_epoch(
+        self, metric: float | None, rate: float, validation_seconds: float, options: TrainSettings
+    ) -> bool:
         """The pass is over and the next one begins; whether this one is the best so far.
 
         A pass without a metric (nobody to ask) is always the best: there is nothing else to go by.
@@ -50,6 +53,7 @@ class Progress:
         if metric is not None:
             record["metric"] = metric
         record["seconds"] = self.seconds - sum(entry["seconds"] for entry in self.history)
+        record["validation_seconds"] = validation_seconds
         self.history.append(record)
         smaller_is_better = options.validate_metric == "loss"
         better = (

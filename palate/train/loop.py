@@ -12,6 +12,7 @@ import torch
 from lightning_fabric import Fabric
 from lightning_fabric.loggers.tensorboard import TensorBoardLogger
 
+from palate.data.ahead import made_ahead
 from palate.data.batches import events_per_step, plan_epoch, training_batch
 from palate.data.store import Prepared
 from palate.errors import TrainingError
@@ -94,23 +95,26 @@ def train(
         display.start(len(plan) * options.max_epochs, len(plan) * epoch + progress.step)
         network.train()
         started, began_with = time.perf_counter(), progress.seconds
-        for step in range(progress.step, len(plan)):
-            step_started = time.perf_counter()
-            draw = (settings.seed, epoch, step)
-            torch.manual_seed(int(np.random.SeedSequence(draw).generate_state(1, np.uint64)[0] >> 1))
-            rate = learning_rate(options, (epoch + step / len(plan)) / options.max_epochs)
-            for group in optimiser.param_groups:
-                group["lr"] = rate
-            batch = training_batch(
+
+        def batch_of(step: int) -> Batch:
+            return training_batch(
                 histories,
-                plan[step],
+                plan[step],  # noqa: B023 - every batch of a pass is made before the pass ends
                 max_history=size,
                 has_time=prepared.schema.has_time,
                 target_weights=target_weights,
                 crop=options.crop,
                 past=model.again is not None and not draws_negatives,
-                seed=draw,
+                seed=(settings.seed, epoch, step),  # noqa: B023
             )
+
+        steps, step_started = range(progress.step, len(plan)), started
+        for step, batch in zip(steps, made_ahead(batch_of, steps), strict=True):
+            draw = (settings.seed, epoch, step)
+            torch.manual_seed(int(np.random.SeedSequence(draw).generate_state(1, np.uint64)[0] >> 1))
+            rate = learning_rate(options, (epoch + step / len(plan)) / options.max_epochs)
+            for group in optimiser.param_groups:
+                group["lr"] = rate
             events = len(batch.item)
 
             loss, weight = step_loss(
@@ -126,16 +130,19 @@ def train(
             progress.step = step + 1
             progress.loss_sum += loss.item() * weight
             progress.loss_weight += weight
-            display.step(epoch, loss.item(), events / (time.perf_counter() - step_started))
+            step_ended = time.perf_counter()
+            display.step(epoch, loss.item(), events / (step_ended - step_started))
+            step_started = step_ended
             if folder is not None and (epoch * len(plan) + step + 1) % options.checkpoint_steps == 0:
                 progress.seconds = began_with + time.perf_counter() - started
                 save_checkpoint(last, model, optimiser, progress, run)
 
+        trained = time.perf_counter()
         metric = validate(model, prepared, questions, settings)
         progress.seconds = began_with + time.perf_counter() - started
         # Not the loop's ``rate``: a run resumed after the last step of a pass takes no step in it.
         ended_at = learning_rate(options, (epoch + 1) / options.max_epochs)
-        better = progress.close_epoch(metric, ended_at, options)
+        better = progress.close_epoch(metric, ended_at, time.perf_counter() - trained, options)
         if better:
             best_weights = {name: tensor.detach().clone() for name, tensor in model.state_dict().items()}
         display.epoch(progress.history[-1], options.validate_metric, better)

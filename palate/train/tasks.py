@@ -107,6 +107,7 @@ class ComingItems:
 
     weight: float
     window: int
+    this_visit: bool
     name: str = "coming_items"
 
     def losses(
@@ -114,7 +115,9 @@ class ComingItems:
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """As ``NextItem``, with another item asked at each position."""
         history = (batch.position == 0).cumsum(dim=0) - 1
-        own = last_of_visit(batch)
+        own = (
+            torch.arange(len(batch.gap), device=batch.gap.device) if self.this_visit else last_of_visit(batch)
+        )
         left = (batch.last[history] - own).clamp_max(self.window)
         drawn = own + (torch.rand(len(own), device=own.device) * left).long()
         # A window cut out of a longer history has no beginning to be asked at.
@@ -141,7 +144,9 @@ def last_of_visit(batch: Batch) -> torch.Tensor:
 def build_tasks(settings: tuple[TaskSettings, ...]) -> tuple[Task, ...]:
     """The tasks that the settings name."""
     return tuple(
-        NextItem(task.weight) if task.name == "next_item" else ComingItems(task.weight, task.window)
+        NextItem(task.weight)
+        if task.name == "next_item"
+        else ComingItems(task.weight, task.window, task.this_visit)
         for task in settings
     )
 
