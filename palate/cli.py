@@ -193,6 +193,63 @@ def train(
 
 
 @app.command()
+def tune(
+    data: Data,
+    out: Annotated[Path, typer.Option(help="The study folder to write.")],
+    trials: Annotated[
+        int | None, typer.Option(min=1, help="Stop after so many trials.", show_default=False)
+    ] = None,
+    minutes: Annotated[
+        float | None, typer.Option(min=0, help="Begin no trial after so many minutes.", show_default=False)
+    ] = None,
+    config: Annotated[
+        Path | None, typer.Option(help="A YAML file with the search space.", show_default=False)
+    ] = None,
+    assignments: Assignments = None,
+    seed: Seed = None,
+    workers: Annotated[int, typer.Option(min=1, help="Trials at the same time.")] = 1,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on with the study in OUT.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Search for better settings by experiment, on validation people only.
+
+    Without --trials and --minutes, 20 trials are made.
+
+    Example: `palate tune dataset.yaml --out studies/first --trials 30 --set train.max_epochs=8`
+    """
+    from palate.data.source import read_dataset
+    from palate.tune import space as spaces
+    from palate.tune.progress import SearchBar
+    from palate.tune.report import answer, write_report
+    from palate.tune.study import Budget, begin, search, write_results
+
+    space = spaces.Space.read(read_yaml(config) if config is not None else spaces.DEFAULT)
+    given = given_settings(None, assignments, seed)
+    budget = Budget(20 if trials is None and minutes is None else trials, minutes)
+    with notices.status("Reading and cleaning …"):
+        dataset = read_dataset(data)
+        plan = begin(dataset, given, space, out, seed=seed or 0, resume=resume)
+    try:
+        with SearchBar(notices, budget.trials) as bar:
+            search(plan, budget, workers, bar)
+    except KeyboardInterrupt:
+        notices.print("\nInterrupted. The same search with --resume goes on with what was found.")
+        raise
+    results = write_results(plan)
+    logarithmic = {name for name, found in space.distributions.items() if getattr(found, "log", False)}
+    write_report(out / "report.html", dataset.name, results, logarithmic)
+    if as_json:
+        print_json({"study": str(out), "config": str(out / "best.yaml"), **results})
+        return
+    answers.print(answer(results), highlight=False, soft_wrap=True)
+    answers.print(f"Report: {escape(str(out / 'report.html'))}", soft_wrap=True)
+    answers.print(
+        f"Next: palate train {escape(str(data))} --config {escape(str(out / 'best.yaml'))} --out runs/best",
+        soft_wrap=True,
+    )
+
+
+@app.command()
 def evaluate(
     run: Run,
     part: Annotated[str, typer.Option(help="validation or test.")] = "test",

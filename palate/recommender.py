@@ -101,10 +101,21 @@ class Recommender:
             dataset = read_dataset(dataset)
         if resume and folder is None:
             raise SettingsError("resume=True needs the folder that the interrupted run wrote to.")
-        self.settings = settings = Settings.build(dataset.settings, self._given)
+        self.settings = Settings.build(dataset.settings, self._given)
         folder = Path(folder) if folder is not None else None
-        prepared = prepare(dataset, settings, folder / "data" if folder is not None else None)
-        self.settings = settings = _with_again(settings, prepared)
+        prepared = prepare(dataset, self.settings, folder / "data" if folder is not None else None)
+        return self.fit_prepared(prepared, folder=folder, resume=resume, display=display)
+
+    def fit_prepared(
+        self,
+        prepared: Prepared,
+        *,
+        folder: Path | None = None,
+        resume: bool = False,
+        display: Display | None = None,
+    ) -> Self:
+        """As ``fit``, on data that were cleaned and split before; ``folder`` / "data" holds them already."""
+        self.settings = settings = _with_again(self.settings, prepared)
         fields = prepared.schema.fields if settings.model.content else ()
         encoder = ContentEncoder.fit(prepared.catalogue, fields, prepared.warm, settings.model.text)
         torch.manual_seed(settings.seed)
