@@ -7,6 +7,7 @@ Exit codes: 0 done, 2 a mistake of the user's with a message and no traceback, 1
 from __future__ import annotations
 
 import json
+import logging
 import sys
 import warnings
 from collections.abc import Sequence
@@ -59,6 +60,7 @@ Column = Annotated[str | None, typer.Option(help="A column's name, where the gue
 def main() -> None:
     """Runs a command; a mistake of the user's ends with its message and code 2."""
     warnings.filterwarnings("ignore", module="lightning_fabric")
+    logging.getLogger("lightning_fabric").setLevel(logging.WARNING)
     try:
         app()
     except PalateError as error:

@@ -167,12 +167,14 @@ class TrainSettings(Frozen):
 
     target_events: tuple[str, ...] | None = None
     """Event types to predict; by default every type but ``return``."""
-    max_epochs: Positive = 16
+    max_epochs: Positive = 12
     """Passes over the data; the learning rate decays to its end over them."""
     batch_events: int = Field(default=0, ge=0)
     """Events per step, at least one history; 0 takes as many as make a pass of some 128 steps."""
     learning_rate: Annotated[float, Field(gt=0.0)] = 2e-3
-    weight_decay: Annotated[float, Field(ge=0.0)] = 0.01
+    weight_decay: Annotated[float, Field(ge=0.0)] | None = None
+    """Decay of matrices and item vectors; by default the stronger the fewer the data: 300 / √events, at
+    most 1."""
     warmup: Share = 0.05
     """Share of all steps in which the learning rate rises from zero."""
     clip_norm: Annotated[float, Field(gt=0.0)] = 1.0

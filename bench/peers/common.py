@@ -6,7 +6,7 @@ import argparse
 import json
 import resource
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -30,7 +30,9 @@ class Split:
     @staticmethod
     def read(path: Path) -> Split:
         with np.load(path) as kept:
-            return Split(**{name: kept[name] for name in kept.files if name != "items"}, items=int(kept["items"]))
+            return Split(
+                **{name: kept[name] for name in kept.files if name != "items"}, items=int(kept["items"])
+            )
 
     @property
     def people(self) -> int:
@@ -79,7 +81,9 @@ def arguments(description: str) -> argparse.ArgumentParser:
     parser.add_argument("--epochs", type=int, default=100)
     parser.add_argument("--patience", type=int, default=5)
     parser.add_argument("--max-seconds", type=float, default=float("inf"))
-    parser.add_argument("--steps", type=int, help="time so many training steps and estimate the epoch from them")
+    parser.add_argument(
+        "--steps", type=int, help="time so many training steps and estimate the epoch from them"
+    )
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--seed", type=int, default=0)
     return parser
@@ -109,7 +113,13 @@ def train_and_judge(
         judged = time.perf_counter()
         spent += trained - started
         scoring.append(judged - trained)
-        say(event="epoch", epoch=epoch, train_seconds=trained - started, validation_seconds=judged - trained, **found)
+        say(
+            event="epoch",
+            epoch=epoch,
+            train_seconds=trained - started,
+            validation_seconds=judged - trained,
+            **found,
+        )
         if found["ndcg@10"] > best:
             best, best_epoch, test = found["ndcg@10"], epoch, split.metrics(lists("test"), "test")
         if epoch - best_epoch >= options.patience or spent > options.max_seconds:
@@ -121,21 +131,6 @@ def train_and_judge(
         test_ndcg=test.get("ndcg@10"),
         test_hr=test.get("hr@10"),
         score_seconds=float(np.median(scoring)),
-        peak_mb=peak_mb(),
-    )
-
-
-def estimate_epoch(steps: Iterator[int], total: int) -> None:
-    """Says how long an epoch of ``total`` steps would take, from the steps taken after three to warm up."""
-    seconds, started = [], time.perf_counter()
-    for _ in steps:
-        seconds.append(time.perf_counter() - started)
-        started = time.perf_counter()
-    say(
-        event="estimate",
-        train_seconds=float(np.mean(seconds[3:]) * total),
-        steps=len(seconds[3:]),
-        total_steps=total,
         peak_mb=peak_mb(),
     )
 

@@ -29,6 +29,7 @@ from palate.train.tasks import Task, build_tasks, draw_sample, sampling_probabil
 
 VALIDATION_PEOPLE = 10_000
 """People asked after each pass; more would tell little more and cost a pass of time."""
+DECAY_OF_ONE_EVENT = 300.0
 END_OF_DECAY = 0.01
 """The learning rate ends at this share of its peak."""
 
@@ -68,7 +69,7 @@ def train(
     counts = np.bincount(histories.item, minlength=prepared.items.size)
     probability_V = sampling_probability(torch.from_numpy(counts))
 
-    optimiser = build_optimiser(model, options)
+    optimiser = build_optimiser(model, options, len(histories.item))
     last, best = (
         (folder or Path()) / "checkpoints" / name for name in ("last.safetensors", "best.safetensors")
     )
@@ -186,12 +187,16 @@ def step_loss(
     return total, weight
 
 
-def build_optimiser(model: TasteModel, options: TrainSettings) -> torch.optim.AdamW:
+def build_optimiser(model: TasteModel, options: TrainSettings, events: int) -> torch.optim.AdamW:
     """AdamW (Loshchilov and Hutter, 2019); vectors such as biases, gains and gates do not decay."""
+    decay = options.weight_decay
+    if decay is None:
+        # A prior of fixed strength weighs less the more data there are; see docs/log.md for the figures.
+        decay = min(1.0, DECAY_OF_ONE_EVENT / math.sqrt(max(1, events)))
     matrices = [parameter for parameter in model.parameters() if parameter.ndim > 1]
     others = [parameter for parameter in model.parameters() if parameter.ndim <= 1]
     groups = [
-        {"params": matrices, "weight_decay": options.weight_decay},
+        {"params": matrices, "weight_decay": decay},
         {"params": others, "weight_decay": 0.0},
     ]
     return torch.optim.AdamW(groups, lr=options.learning_rate, betas=(0.9, 0.98), fused=True)
