@@ -1,6 +1,7 @@
 """One split for everybody: written once by Palate, read by every peer's driver with NumPy alone.
 
-People are 0 … U−1 and items 0 … I−1. ``train`` are the histories without their last two events, which are
+People are 0 … U−1 and items 0 … I−1, those that are met by anybody. Histories are without their last two
+events, which are
 the targets of validation and test (5-core, leave-one-out; equal times keep the order of the file).
 """
 
@@ -12,7 +13,7 @@ import numpy as np
 
 from palate.data.source import read_dataset
 from palate.data.store import prepare
-from palate.schema import FIRST_ID, Part
+from palate.schema import Part
 from palate.settings import Settings
 
 
@@ -20,7 +21,7 @@ def write_split(data: Path, path: Path, people: int | None = None) -> None:
     """``path`` (.npz) holds offsets [U + 1], item, validation [U] and test [U].
 
     Args:
-        people: only so many people, spread evenly, for trying things out; their items keep their numbers.
+        people: only so many people, spread evenly, for trying things out.
     """
     dataset = read_dataset(data)
     prepared = prepare(dataset, Settings.build(dataset.settings))
@@ -32,15 +33,7 @@ def write_split(data: Path, path: Path, people: int | None = None) -> None:
     if people is not None:
         rows = rows[np.linspace(0, len(rows) - 1, min(people, len(rows))).astype(np.int64)]
     histories = prepared.training().select(rows)
-    target = {
-        part: questions.target_items[np.searchsorted(questions.people, rows)] - FIRST_ID
-        for part, questions in asked.items()
-    }
-    np.savez(
-        path,
-        offsets=histories.offsets,
-        item=histories.item - FIRST_ID,
-        validation=target[Part.VALIDATION],
-        test=target[Part.TEST],
-        items=len(prepared.items),
-    )
+    held_out = [asked[p].target_items[np.searchsorted(asked[p].people, rows)] for p in asked]
+    known, number = np.unique(np.concatenate([histories.item, *held_out]), return_inverse=True)
+    item, validation, test = np.split(number, np.cumsum([len(histories.item), len(rows)]))
+    np.savez(path, offsets=histories.offsets, item=item, validation=validation, test=test, items=len(known))
