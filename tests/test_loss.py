@@ -1,3 +1,4 @@
+import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
@@ -5,7 +6,7 @@ from hypothesis import strategies as st
 from torch.nn import functional
 
 from palate.nn import loss
-from palate.nn.loss import catalogue_softmax, sampled_softmax
+from palate.nn.loss import Bonuses, catalogue_softmax, sampled_softmax
 
 
 @settings(max_examples=30, deadline=None)
@@ -25,6 +26,60 @@ def test_loss_and_both_gradients_equal_pytorch_cross_entropy(rows, items, width,
     (wanted.mean() * 3).backward()
     for mine, other in zip(ours, theirs, strict=True):
         torch.testing.assert_close(mine.grad, other.grad, atol=1e-5, rtol=1e-4)
+
+
+def random_bonuses(rows, items, seed):
+    """Up to four bonuses a row, some of them of the same item; also as a dense table."""
+    generator = np.random.default_rng(seed)
+    counts = generator.integers(0, 5, rows)
+    offsets = torch.from_numpy(np.concatenate([[0], np.cumsum(counts)]))
+    item = torch.from_numpy(generator.integers(0, items, int(offsets[-1])))
+    value = torch.from_numpy(generator.normal(size=len(item)).astype(np.float32)).requires_grad_()
+    row = torch.repeat_interleave(torch.from_numpy(counts))
+    dense = torch.zeros(rows, items).index_put((row, item), value, accumulate=True)
+    return Bonuses(offsets, item, value), dense
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.integers(1, 40), st.integers(2, 30), st.integers(1, 200), st.integers(0, 2**31))
+def test_bonuses_and_their_gradient_equal_a_dense_table_of_them(rows, items, chunk, seed):
+    torch.manual_seed(seed)
+    target, weight = torch.randint(items, (rows,)), torch.rand(rows)
+    h, table = torch.randn(rows, 5), torch.randn(items, 5)
+    bonuses, dense = random_bonuses(rows, items, seed)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(loss, "CHUNK_ELEMENTS", chunk)
+        got = catalogue_softmax(h, table, target, weight, bonuses)
+        (found,) = torch.autograd.grad(got.sum(), bonuses.value, allow_unused=True)
+    wanted = weight * functional.cross_entropy(h @ table.t() + dense, target, reduction="none")
+    torch.testing.assert_close(got, wanted, atol=1e-5, rtol=1e-5)
+    if len(bonuses.item):
+        (right,) = torch.autograd.grad(wanted.sum(), bonuses.value)
+        torch.testing.assert_close(found, right, atol=1e-5, rtol=1e-4)
+
+
+def test_bonuses_of_some_rows_and_added_to_scores():
+    bonuses, dense = random_bonuses(9, 6, seed=1)
+    rows = torch.tensor([8, 0, 0, 4])
+    scores = torch.zeros(4, 6)
+    bonuses.of_rows(rows).add_to(scores)
+    torch.testing.assert_close(scores, dense[rows])
+    behind = bonuses._replace(item=bonuses.item + 2).behind(2)
+    assert torch.equal(behind.item, bonuses.item)
+
+
+def test_bfloat16_is_near_float32():
+    torch.manual_seed(0)
+    target, weight = torch.randint(50, (30,)), torch.ones(30)
+    h, table = torch.randn(30, 16), torch.randn(50, 16, requires_grad=True)
+    exact = catalogue_softmax(h, table, target, weight)
+    near = catalogue_softmax(h.bfloat16(), table, target, weight)
+    assert near.dtype == torch.float32
+    torch.testing.assert_close(near, exact, atol=0.1, rtol=0.02)
+    (gradient,) = torch.autograd.grad(exact.sum(), table)
+    (rough,) = torch.autograd.grad(near.sum(), table)
+    assert rough.dtype == torch.float32
+    assert torch.nn.functional.cosine_similarity(gradient.flatten(), rough.flatten(), dim=0) > 0.999
 
 
 def test_chunks_do_not_change_the_result(monkeypatch):
