@@ -76,7 +76,7 @@ def test_events_given_by_key_alone_have_no_time():
 
 
 def test_what_a_question_says_is_counted_from_the_last_event():
-    """Asked at noon on a Sunday: six hours after an event, before one, after none, after one of unknown time."""
+    """At noon on a Sunday: hours after an event, before one, after none, after one of unknown time."""
     noon = int(np.datetime64("2011-12-04T12:00", "us").astype(np.int64))
     time = np.array([0, noon - 6 * 3_600_000_000, noon + 1, UNKNOWN_TIME])
     histories = Histories(np.array([0, 2, 3, 3, 4]), np.full(4, 5, np.int32), np.zeros(4, np.uint8), time)

@@ -1,18 +1,27 @@
 """What is asked: a model told the hour, or the event type, uses it; one that is not told stays at chance."""
 
 import datetime
+import io
+import json
 
 import numpy as np
+import polars as pl
 import pytest
 import torch
+from rich.console import Console
+from typer.testing import CliRunner
 
+from palate.cli import app
 from palate.data.batches import make_batch
+from palate.data.store import prepare
 from palate.errors import SettingsError
+from palate.evaluate.report import RunRecord, render
 from palate.evaluate.results import results
+from palate.evaluate.table import results_table
 from palate.nn.model import TasteModel
 from palate.nn.question import next_event
 from palate.recommender import Recommender
-from palate.schema import Content, Histories, QuestionPart
+from palate.schema import Content, Dataset, Histories, Part, QuestionPart
 from palate.settings import Settings
 from palate.train.tasks import ComingItems, NextItem
 from tests.test_training import StopAt
@@ -117,7 +126,8 @@ def test_what_cannot_be_asked_is_refused_with_what_to_do(of_hours, of_types):
     without = Recommender(silent).fit(hour_world(people=30))
     with pytest.raises(SettingsError, match=r"question_time=true and model\.time=true"):
         without.recommend(["7"], at="2012-03-01")
-    assert without.model.gap is None and without.model.question is None
+    assert without.model.gap is None
+    assert without.model.question is None
 
 
 def test_the_only_type_that_is_predicted_may_be_asked_for(of_hours):
@@ -136,6 +146,51 @@ def test_the_informed_row_stands_apart_and_is_never_the_best_of_a_column(of_hour
     assert not told.ours
     assert not told.cells[0].best
     assert any(row.cells[0].best for row in (shown.rows[0], shown.rows[2]))
+    page = render(RunRecord("hours", "1", "2026-01-01T00:00:00", judgements=[tree]))
+    assert "Palate, time told" in page
+    assert "told when it happens" in page
+    console = Console(width=80, record=True, file=io.StringIO())
+    console.print(results_table(tree))
+    assert "Palate, time told" in console.export_text()
+
+
+def test_the_command_line_asks_for_a_time(of_hours, tmp_path):
+    of_hours.save(tmp_path)
+    words = ["recommend", str(tmp_path), "--user", "7", "-n", "1", "--json", "--at", "2012-03-01T22:10"]
+    found = CliRunner().invoke(app, words)
+    assert [row["item"] for row in json.loads(found.stdout)] == ["at22"]
+    refused = CliRunner().invoke(app, [*words[:-1], "soon"])
+    assert isinstance(refused.exception, SettingsError)
+
+
+def test_the_command_line_asks_for_an_event_type(of_types, tmp_path):
+    of_types.save(tmp_path)
+    words = ["recommend", str(tmp_path), "--history", "to buy,to buy", "-n", "1", "--json", "--event", "like"]
+    assert [row["item"] for row in json.loads(CliRunner().invoke(app, words).stdout)] == ["to like"]
+
+
+def test_questions_tell_time_and_type_of_the_first_item_that_counts():
+    """The last month of a person: the first item was seen before and is no target, so the second counts."""
+    day = 86_400_000_000
+    rows = pl.DataFrame(
+        {
+            "user": ["ann"] * 6 + ["bob"] * 4,
+            "item": ["a", "b", "c", "a", "d", "e", "a", "b", "c", "d"],
+            "time": [day * n for n in (0, 1, 50, 100, 101, 102, 0, 1, 50, 103)],
+            "event": ["view"] * 4 + ["buy", "view"] + ["view"] * 3 + ["buy"],
+            "value": pl.Series([None] * 10, dtype=pl.Float64),
+            "row": range(10),
+        }
+    )
+    settings = Settings.build({"split": {"kind": "temporal", "date": "1970-04-10", "horizon_days": 50}})
+    prepared = prepare(Dataset("month", rows.lazy()), settings, None)
+    asked = prepared.questions(Part.TEST, filter_seen=True, cold_targets=True)
+    assert asked.at is None
+    assert asked.event is None
+    assert (asked.telling(QuestionPart.TIME).at // day).tolist() == [101, 103]
+    told = asked.select(np.array([1, 0])).telling(QuestionPart.EVENT)
+    assert [prepared.schema.events[code] for code in told.event] == ["buy", "buy"]
+    assert (asked.telling(QuestionPart.TIME).select(np.array([1])).at // day).tolist() == [103]
 
 
 def test_a_run_that_was_interrupted_ends_with_the_same_weights(tmp_path):
@@ -213,7 +268,8 @@ def test_half_of_the_positions_leave_each_part_open_by_the_seed():
     asked = next_event(batch)._replace(event=ones, gap=ones, hour=ones, weekday=ones)
     torch.manual_seed(1)
     drawn = model.question.partly_open(asked)
-    assert torch.equal(drawn.gap, drawn.hour) and torch.equal(drawn.gap, drawn.weekday)
+    assert torch.equal(drawn.gap, drawn.hour)
+    assert torch.equal(drawn.gap, drawn.weekday)
     for share in (drawn.event, drawn.gap, drawn.event * drawn.gap * 2):
         assert abs(share.float().mean() - 0.5) < 0.05
     torch.manual_seed(1)

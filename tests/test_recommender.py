@@ -221,7 +221,7 @@ def test_a_bundle_of_a_newer_format_is_refused(trained, tmp_path):
     with pytest.raises(BundleError, match="newer"):
         Recommender.load(tmp_path)
     manifest.write_text(manifest.read_text().replace('"format": 99', '"format": 1'))
-    with pytest.raises(BundleError, match="format 1, .* Train again"):
+    with pytest.raises(BundleError, match=r"format 1, .* Train again"):
         Recommender.load(tmp_path)
     with pytest.raises(BundleError, match="no trained recommender"):
         Recommender.load(tmp_path / "nowhere")

@@ -97,19 +97,15 @@ def condition_of(questions: Questions) -> Condition | None:
     """
     if questions.at is None and questions.event is None:
         return None
-    histories, nothing = questions.histories, np.zeros(len(questions), np.int64)
-    event, at = questions.event, questions.at
-    gap = hour = weekday = nothing
-    if at is not None:
-        some = histories.lengths > 0
-        latest = np.full(len(questions), UNKNOWN_TIME)
-        latest[some] = histories.time[histories.offsets[1:][some] - 1]
-        gap, hour, weekday = gap_buckets(at, latest), hours(at), weekdays(at)
+    histories, Q = questions.histories, len(questions)
+    at = np.full(Q, UNKNOWN_TIME) if questions.at is None else questions.at
+    latest, some = np.full(Q, UNKNOWN_TIME), histories.lengths > 0
+    latest[some] = histories.time[histories.offsets[1:][some] - 1]
     return Condition(
-        event=torch.from_numpy(nothing if event is None else event + 1),
-        gap=torch.from_numpy(gap),
-        hour=torch.from_numpy(hour),
-        weekday=torch.from_numpy(weekday),
+        event=torch.from_numpy(np.zeros(Q, np.int64) if questions.event is None else questions.event + 1),
+        gap=torch.from_numpy(gap_buckets(at, latest)),
+        hour=torch.from_numpy(hours(at)),
+        weekday=torch.from_numpy(weekdays(at)),
     )
 
 

@@ -9,6 +9,7 @@ import numpy as np
 from palate.schema import GAP_BUCKETS, UNKNOWN_TIME, IntArray
 
 HOUR = 3_600_000_000
+"""Microseconds."""
 DAY = 24 * HOUR
 
 

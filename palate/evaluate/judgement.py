@@ -14,7 +14,6 @@ from palate.evaluate.significance import PairedTest, compare
 from palate.schema import Part, QuestionPart
 from palate.settings import EvaluateSettings
 
-
 TOLD = {
     QuestionPart.TIME: "told when it happens",
     QuestionPart.EVENT: "told the event type",
