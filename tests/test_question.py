@@ -29,7 +29,8 @@ from tests.worlds import block_world, hour_world, type_world
 
 TINY = {
     "model": {"width": 16, "blocks": 1, "max_history": 20, "dropout": 0.1, "again": "ignored"},
-    "train": {"max_epochs": 8, "batch_events": 128, "learning_rate": 1e-2, "patience": 8, "crop": 0.0},
+    # One pass, since the pass to keep is chosen by answers without the question, which stay at chance here.
+    "train": {"max_epochs": 1, "batch_events": 64, "learning_rate": 1e-2, "crop": 0.0},
     "evaluate": {"baselines": ["popularity"], "references": [], "filter_seen": False, "bootstrap": 50},
 }
 ONE = np.ones(4, np.float32)
@@ -54,7 +55,7 @@ def test_who_is_told_the_hour_knows_the_item_and_who_is_not_stays_at_chance(of_h
     (told,) = judgement.informed
     assert told.name == "palate_time"
     assert told.means["accuracy"] > 0.95
-    assert 0.12 < judgement.model.means["accuracy"] < 0.38  # 1 of 4, of 150 people: ± .035
+    assert 0.18 < judgement.model.means["accuracy"] < 0.32  # 1 of 4, of 600 people: ± .018
 
 
 def test_who_is_told_the_event_type_knows_the_item_and_who_is_not_stays_at_chance(of_types):
@@ -62,7 +63,7 @@ def test_who_is_told_the_event_type_knows_the_item_and_who_is_not_stays_at_chanc
     (told,) = judgement.informed
     assert told.name == "palate_event"
     assert told.means["accuracy"] > 0.95
-    assert 0.2 < judgement.model.means["accuracy"] < 0.47  # 1 of 3
+    assert 0.26 < judgement.model.means["accuracy"] < 0.41  # 1 of 3, of 600 people: ± .019
 
 
 def test_answers_follow_the_time_that_is_asked_for(of_hours):
@@ -115,13 +116,13 @@ def test_what_cannot_be_asked_is_refused_with_what_to_do(of_hours, of_types):
         of_types.recommend(["7"], event="vew")
     with pytest.raises(SettingsError, match=r"read but not predicted.*buy"):
         of_types.recommend(["7"], event="return")
-    plain = Recommender({**TINY, "train": {"max_epochs": 1}}).fit(type_world(people=30))
+    plain = Recommender(TINY).fit(type_world(people=30))
     with pytest.raises(SettingsError, match=r"model\.question_event=true"):
         plain.recommend(["7"], event="view")
-    timeless = Recommender({**TINY, "train": {"max_epochs": 1}}).fit(block_world(has_time=False))
+    timeless = Recommender(TINY).fit(block_world(has_time=False))
     with pytest.raises(SettingsError, match="an order and no times"):
         timeless.recommend(["u007"], at="2012-03-01")
-    silent = {**asking("question_time"), "train": {"max_epochs": 1}}
+    silent = asking("question_time")
     silent["model"]["time"] = False
     without = Recommender(silent).fit(hour_world(people=30))
     with pytest.raises(SettingsError, match=r"question_time=true and model\.time=true"):

@@ -88,7 +88,7 @@ class LogitTableRanker(TableRanker):
     scores_are_logits = True
 
 
-def hour_world(people: int = 150, length: int = 10, hours: tuple[int, ...] = (3, 8, 13, 22)) -> Dataset:
+def hour_world(people: int = 600, length: int = 10, hours: tuple[int, ...] = (3, 8, 13, 22)) -> Dataset:
     """What people meet is the hour at which they meet it, and nothing else: item ``at08`` at eight.
 
     Whoever is told the hour knows the item; nobody else can beat one of ``len(hours)``.
@@ -99,7 +99,7 @@ def hour_world(people: int = 150, length: int = 10, hours: tuple[int, ...] = (3,
     return _events_of_all("hours", [f"at{hour:02d}" for hour in drawn.ravel()], days * 24 + drawn)
 
 
-def type_world(people: int = 150, length: int = 10) -> Dataset:
+def type_world(people: int = 600, length: int = 10) -> Dataset:
     """What people meet is the type of event in which they meet it: item ``to buy`` when they buy.
 
     The third type, ``return``, is no target, and comes with any item.
