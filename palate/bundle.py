@@ -26,7 +26,7 @@ from palate.settings import Settings, read_yaml, write_yaml
 from palate.train.checkpoint import Progress, read_tensors, write_tensors
 from palate.version import __version__
 
-FORMAT = 1
+FORMAT = 2
 MANIFEST = "bundle.json"
 FILES = ("settings.yaml", "model.safetensors", "content.json", "training.json", "data/manifest.json")
 
@@ -65,13 +65,15 @@ def load_bundle(folder: Path) -> Bundle:
     """The bundle that ``save_bundle`` wrote.
 
     Raises:
-        BundleError: no bundle, or one that is incomplete, altered or of a newer format.
+        BundleError: no bundle, or one that is incomplete, altered or of another format.
     """
     manifest = _read_json(folder / MANIFEST)
-    if not isinstance(manifest.get("format"), int) or manifest["format"] > FORMAT:
+    if manifest.get("format") != FORMAT:
+        older = isinstance(manifest.get("format"), int) and manifest["format"] < FORMAT
         raise BundleError(
             f"{folder} has bundle format {manifest.get('format')}, by Palate {manifest.get('palate')}; "
-            f"this is Palate {__version__}, which reads formats up to {FORMAT}. Install a newer Palate."
+            f"this is Palate {__version__}, which reads format {FORMAT}. "
+            + ("Train again." if older else "Install a newer Palate.")
         )
     for name in FILES:
         _check(folder / name, manifest.get("files", {}).get(name))

@@ -293,6 +293,11 @@ def recommend(
     ] = None,
     only: Annotated[str | None, typer.Option(metavar="KEY,KEY,…", help="Recommend only these.")] = None,
     exclude: Annotated[str | None, typer.Option(metavar="KEY,KEY,…", help="Never recommend these.")] = None,
+    at: Annotated[
+        str | None,
+        typer.Option(metavar="TIME", help="For this time, in ISO 8601; UTC where it names no zone."),
+    ] = None,
+    event: Annotated[str | None, typer.Option(metavar="TYPE", help="For this type of event.")] = None,
     skip_unknown: SkipUnknown = False,
     out: OutTable = None,
     as_json: AsJson = False,
@@ -313,6 +318,8 @@ def recommend(
         filter_seen=filter_seen,
         items=keys_of(only) if only is not None else None,
         exclude=keys_of(exclude) if exclude is not None else None,
+        at=at,
+        event=event,
         unknown="skip" if skip_unknown else "error",
     )
     if history is not None:

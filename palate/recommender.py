@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime
 import hashlib
 import json
 from collections.abc import Callable, Mapping, Sequence
@@ -16,9 +17,10 @@ import torch
 from palate.bundle import Bundle, load_bundle, save_bundle
 from palate.data.additions import add_items
 from palate.data.content import ContentEncoder
+from palate.data.moments import microseconds
 from palate.data.source import read_dataset
 from palate.data.store import Prepared, prepare
-from palate.errors import NotFittedError, SettingsError, UnknownKeyError
+from palate.errors import NotFittedError, SettingsError, UnknownKeyError, did_you_mean
 from palate.evaluate.judgement import Judgement, judge
 from palate.evaluate.network import NetworkRanker
 from palate.evaluate.ties import top_k
@@ -35,6 +37,7 @@ from palate.schema import (
     Key,
     Note,
     Part,
+    QuestionPart,
     Questions,
 )
 from palate.settings import Settings
@@ -183,6 +186,8 @@ class Recommender:
         filter_seen: bool | None = None,
         items: Sequence[Key] | pl.Series | None = None,
         exclude: Sequence[Key] | pl.Series | None = None,
+        at: datetime.datetime | str | None = None,
+        event: str | None = None,
         unknown: Unknown = "error",
     ) -> pl.DataFrame:
         """The k best items for each person, best first: columns ``user``, ``item``, ``rank``, ``score``.
@@ -195,17 +200,25 @@ class Recommender:
             filter_seen: leave out what the person met before; by default as in ``evaluate.filter_seen``.
             items: only these may be recommended.
             exclude: these may not.
+            at: the time to recommend for, a ``datetime`` or a text in ISO 8601; without a zone it is in UTC.
+                Before a person's last event it counts as right after that event. Wants a model trained with
+                ``model.question_time``.
+            event: the type of event to recommend for, one of those that are predicted. Wants a model trained
+                with ``model.question_event``.
             unknown: what to do with keys that are not known: raise, or leave them out.
 
         Raises:
             UnknownKeyError: a key is unknown and ``unknown`` is "error".
-            SettingsError: neither or both of users and histories, or k is below 1.
+            SettingsError: neither or both of users and histories, or k is below 1; ``at`` or ``event`` is
+                none, or the model was not trained to be asked for it.
         """
         if k < 1:
             raise SettingsError(f"k is {k}; wanted at least 1.")
         prepared = self.prepared
         names, asked = self._histories_of(users, histories, unknown)
         allowed = self._allowed(items, exclude, unknown)
+        moment = self._moment(at) if at is not None else None
+        code = self._event_code(event) if event is not None else None
         filter_seen = self.settings.evaluate.filter_seen if filter_seen is None else filter_seen
         ranker = self._network()
         tables = []
@@ -213,7 +226,7 @@ class Recommender:
         for start in range(0, len(asked), size):
             rows = np.arange(start, min(start + size, len(asked)))
             chunk = asked.select(rows)
-            scores = ranker.score(Questions.without_answer(chunk))
+            scores = ranker.score(Questions.without_answer(chunk, moment, code))
             scores[:, ~allowed] = -np.inf
             if filter_seen:
                 scores[chunk.rows(), chunk.item] = -np.inf
@@ -276,6 +289,7 @@ class Recommender:
             self.prepared,
             Settings.build(self.settings.model_dump(), {"evaluate": changes}).evaluate,
             part=part,
+            told=self._network().question_parts,
             seed=self.settings.seed,
             fit_seconds=self.progress.seconds,
             title=title,
@@ -367,6 +381,58 @@ class Recommender:
             return names, self.prepared.known().select(ids)
         rows = [self._ids(history, "item", unknown).tolist() for history in histories or ()]
         return pl.Series("user", np.arange(len(rows))), Histories.of(rows)
+
+    def _moment(self, at: datetime.datetime | str) -> int:
+        """The time asked for, in microseconds since 1970.
+
+        Raises:
+            SettingsError: it is no time, or times mean nothing to this model.
+        """
+        if not isinstance(at, datetime.datetime):
+            try:
+                at = datetime.datetime.fromisoformat(at)
+            except ValueError:
+                raise SettingsError(
+                    f"at is '{at}'; wanted a time in ISO 8601, for example 2011-12-01T10:00 (UTC) or "
+                    "2011-12-01T10:00+01:00."
+                ) from None
+        if not self.prepared.schema.has_time:
+            raise SettingsError(
+                "at: these data have an order and no times, so nothing depends on when it is asked. Leave "
+                "it out, or name a column of times and train again."
+            )
+        if QuestionPart.TIME not in self._network().question_parts:
+            raise SettingsError(
+                "at: this model was not trained to be asked for a time. Train with model.question_time=true"
+                f"{'' if self.settings.model.time else ' and model.time=true'}, or leave it out."
+            )
+        return microseconds(at)
+
+    def _event_code(self, event: str) -> int | None:
+        """Code of the event type asked for; None where it is the only one that is predicted.
+
+        Raises:
+            SettingsError: there is no such type, it is not predicted, or the model cannot tell them apart.
+        """
+        schema = self.prepared.schema
+        if event not in schema.events:
+            raise SettingsError(
+                f"event is '{event}', which is no event type of these data. "
+                f"{did_you_mean(event, schema.target_events)}"
+            )
+        if event not in schema.target_events:
+            raise SettingsError(
+                f"event is '{event}', which is read but not predicted. Predicted: "
+                f"{', '.join(schema.target_events)} (train.target_events)."
+            )
+        if len(schema.target_events) == 1:
+            return None
+        if QuestionPart.EVENT not in self._network().question_parts:
+            raise SettingsError(
+                "event: this model was not trained to be asked for an event type. Train with "
+                "model.question_event=true, or leave it out."
+            )
+        return schema.events.index(event)
 
     def _allowed(
         self,
@@ -462,6 +528,7 @@ def _build_model(settings: Settings, prepared: Prepared, encoder: ContentEncoder
         num_ids=num_ids,
         num_event_types=len(prepared.schema.events),
         has_time=prepared.schema.has_time,
+        num_target_types=len(prepared.schema.target_events),
     )
 
 
@@ -480,7 +547,8 @@ def _run_identity(prepared: Prepared, settings: Settings) -> str:
     )
     tree["train"].pop("checkpoint_steps")
     digest = hashlib.sha256(json.dumps(tree, sort_keys=True).encode())
-    for column in (prepared.histories.offsets, prepared.histories.item, prepared.part):
+    events = prepared.histories
+    for column in (events.offsets, events.item, events.event, events.time, prepared.part):
         digest.update(np.ascontiguousarray(column).tobytes())
     return digest.hexdigest()
 

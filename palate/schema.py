@@ -11,7 +11,7 @@ Q questions, N packed positions, B histories of a batch, D width.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from typing import Any, NamedTuple
 
@@ -29,6 +29,13 @@ FIRST_ID = 2
 
 GAP_BUCKETS = 34
 """Buckets of the time between events: 0 unknown, else 1 + ⌊log2(1 + seconds)⌋, up to some 270 years."""
+
+HOURS = 25
+"""Hour of the day in UTC: 0 unknown, else 1 + hour."""
+WEEKDAYS = 8
+"""Day of the week in UTC: 0 unknown, else 1 on Mondays to 7 on Sundays."""
+UNKNOWN_TIME = int(np.iinfo(np.int64).min)
+"""The time of an event of which only the order is known, and of a question that leaves its time open."""
 
 LAG_BUCKETS = 10
 """Buckets of how many events ago something was: ⌊log2(1 + events)⌋, the last for 512 and more."""
@@ -168,7 +175,8 @@ class Histories:
     offsets: IntArray  # int64 [rows + 1]
     item: IntArray  # int32 [E], item ids
     event: IntArray  # uint8 [E], codes into Schema.events
-    time: IntArray  # int64 [E], microseconds since 1970 or, where Schema.has_time is false, an order
+    time: IntArray  # int64 [E], microseconds since 1970 or, where Schema.has_time is false, an order;
+    # UNKNOWN_TIME where not even that
 
     def __len__(self) -> int:
         return len(self.offsets) - 1
@@ -198,23 +206,36 @@ class Histories:
 
     @staticmethod
     def of(items: Sequence[Sequence[int]]) -> Histories:
-        """Histories from lists of item ids, all of event code 0, at times 0, 1, 2, …"""
+        """Histories from lists of item ids, all of event code 0, at unknown times."""
         lengths = np.array([len(history) for history in items], dtype=np.int64)
         offsets = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
         flat = np.array([item for history in items for item in history], dtype=np.int32)
-        steps = np.arange(len(flat)) - np.repeat(offsets[:-1], lengths)
-        return Histories(offsets, flat, np.zeros(len(flat), np.uint8), steps.astype(np.int64))
+        return Histories(offsets, flat, np.zeros(len(flat), np.uint8), np.full(len(flat), UNKNOWN_TIME))
+
+
+class QuestionPart(StrEnum):
+    """What a question may say beside the history."""
+
+    TIME = "time"
+    EVENT = "event"
 
 
 @dataclass(frozen=True)
 class Questions:
-    """What evaluation asks: given these histories, which items came next?"""
+    """What evaluation asks: given these histories, which items came next?
+
+    A question may say when it is asked (``at``) and for which type of event (``event``). Those of
+    evaluation say neither, unless ``telling`` takes it from the answer.
+    """
 
     people: IntArray  # int64 [Q], person ids
     histories: Histories  # Q rows: everything known before the question
     target_offsets: IntArray  # int64 [Q + 1]
     target_items: IntArray  # int32, ids of the distinct held-out items, in time order
     target_events: IntArray  # uint8, code of the event in which each of them was met
+    target_times: IntArray | None = None  # int64, its time
+    at: IntArray | None = None  # int64 [Q], time of each question
+    event: IntArray | None = None  # int64 [Q], code of the event type that each asks for
 
     def __len__(self) -> int:
         return len(self.people)
@@ -230,11 +251,22 @@ class Questions:
             offsets,
             self.target_items[where],
             self.target_events[where],
+            None if self.target_times is None else self.target_times[where],
+            None if self.at is None else self.at[rows],
+            None if self.event is None else self.event[rows],
         )
 
+    def telling(self, part: QuestionPart) -> Questions:
+        """These questions with the time, or the event type, of each one's first target."""
+        first = self.target_offsets[:-1]
+        if part == QuestionPart.EVENT:
+            return replace(self, event=self.target_events[first].astype(np.int64))
+        assert self.target_times is not None, "these questions were made without the times of their targets"
+        return replace(self, at=self.target_times[first])
+
     @staticmethod
-    def without_answer(histories: Histories) -> Questions:
-        """Requests: what comes next is not known."""
+    def without_answer(histories: Histories, at: int | None = None, event: int | None = None) -> Questions:
+        """Requests: what comes next is not known. ``at`` and ``event`` are asked of all of them."""
         rows = len(histories)
         return Questions(
             np.full(rows, UNKNOWN),
@@ -242,6 +274,8 @@ class Questions:
             np.zeros(rows + 1, np.int64),
             np.zeros(0, np.int32),
             np.zeros(0, np.uint8),
+            at=None if at is None else np.full(rows, at),
+            event=None if event is None else np.full(rows, event),
         )
 
     def chunks(self, size: int) -> Iterator[Questions]:
@@ -354,6 +388,18 @@ class Past(NamedTuple):
         return Past(*(tensor.to(device) for tensor in self))
 
 
+class Condition(NamedTuple):
+    """What is asked at each of N moments beside their histories; 0 leaves a part open."""
+
+    event: torch.Tensor  # int64 [N], 1 + code of the event type asked for
+    gap: torch.Tensor  # int64 [N], bucket of the time since the last event
+    hour: torch.Tensor  # int64 [N], as in ``Batch``
+    weekday: torch.Tensor  # int64 [N], as in ``Batch``
+
+    def to(self, device: torch.device) -> Condition:
+        return Condition(*(tensor.to(device) for tensor in self))
+
+
 class Batch(NamedTuple):
     """Histories laid end to end; every history begins with a start position (item id 0).
 
@@ -367,6 +413,8 @@ class Batch(NamedTuple):
     item: torch.Tensor  # int64 [N]
     event: torch.Tensor  # int64 [N], 0 at the start position, else 1 + code of the event type
     gap: torch.Tensor  # int64 [N], bucket of the time since the previous event, 0 where unknown
+    hour: torch.Tensor  # int64 [N], 0 where unknown, else 1 + hour of the day
+    weekday: torch.Tensor  # int64 [N], 0 where unknown, else 1 on Mondays to 7 on Sundays
     position: torch.Tensor  # int64 [N], place inside the own history
     last: torch.Tensor  # int64 [B], index of each history's last position
     target: torch.Tensor  # int64 [N]

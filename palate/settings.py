@@ -132,6 +132,13 @@ class ModelSettings(Frozen):
     """Items that a person met before: ``learned`` scores them by when, how often and what; ``never`` takes
     them out, in training too; ``ignored`` treats them as any other. ``auto`` is ``never`` where the
     training events hold no repetition, else ``learned``."""
+    time: bool = True
+    """Read when events were, where the data say so: the time between them, hour and weekday in UTC. False
+    switches all of it off, ``question_time`` too."""
+    question_time: bool = False
+    """Learn to be asked for a time (``at``). Results without it stay the main ones."""
+    question_event: bool = False
+    """Learn to be asked for one of several event types that are predicted (``event``)."""
     dropout: Share = 0.3
     """Dropout of events and of every block's output."""
     id_dropout: Share = 0.1

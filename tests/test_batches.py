@@ -1,9 +1,18 @@
+import datetime
+
 import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from palate.data.batches import events_per_step, make_batch, plan_epoch, question_batches, training_batch
-from palate.schema import GAP_BUCKETS, Histories
+from palate.data.batches import (
+    condition_of,
+    events_per_step,
+    make_batch,
+    plan_epoch,
+    question_batches,
+    training_batch,
+)
+from palate.schema import GAP_BUCKETS, UNKNOWN_TIME, Histories, Questions
 
 ONE = np.ones(1, np.float32)
 
@@ -50,6 +59,36 @@ def test_gaps_are_logarithms_of_seconds_and_unknown_for_the_first_event():
     assert batch.gap.tolist() == [0, 0, 1, 2, 3, GAP_BUCKETS - 1]
 
 
+def test_hours_and_weekdays_are_those_of_utc():
+    moments = ["1969-12-31T23:59:59", "1970-01-01T00:00", "2011-12-04T10:30", "2012-02-29T23:00"]
+    time = np.array(moments, "datetime64[us]").astype(np.int64)
+    histories = Histories(np.array([0, 4]), np.arange(2, 6, dtype=np.int32), np.zeros(4, np.uint8), time)
+    batch = make_batch(histories, max_history=5, has_time=True)
+    told = [datetime.datetime.fromisoformat(moment) for moment in moments]
+    assert batch.hour.tolist() == [0, *(1 + moment.hour for moment in told)]
+    assert batch.weekday.tolist() == [0, *(moment.isoweekday() for moment in told)]
+
+
+def test_events_given_by_key_alone_have_no_time():
+    batch = make_batch(Histories.of([[7, 9, 7], [8]]), max_history=9, has_time=True, past=True)
+    for column in (batch.gap, batch.hour, batch.weekday, batch.past.since):
+        assert not column.any()
+
+
+def test_what_a_question_says_is_counted_from_the_last_event():
+    """At noon on a Sunday: hours after an event, before one, after none, after one of unknown time."""
+    noon = int(np.datetime64("2011-12-04T12:00", "us").astype(np.int64))
+    time = np.array([0, noon - 6 * 3_600_000_000, noon + 1, UNKNOWN_TIME])
+    histories = Histories(np.array([0, 2, 3, 3, 4]), np.full(4, 5, np.int32), np.zeros(4, np.uint8), time)
+    asked = condition_of(Questions.without_answer(histories, at=noon))
+    assert asked.gap.tolist() == [1 + int(np.log2(1 + 6 * 3600)), 1, 0, 0]
+    assert asked.hour.tolist() == [13] * 4
+    assert asked.weekday.tolist() == [7] * 4
+    assert asked.event.tolist() == [0] * 4
+    assert condition_of(Questions.without_answer(histories, event=3)).event.tolist() == [4] * 4
+    assert condition_of(Questions.without_answer(histories)) is None
+
+
 lists = st.lists(st.lists(st.integers(2, 50), min_size=0, max_size=12), min_size=1, max_size=20)
 
 
@@ -79,7 +118,7 @@ def test_question_batches_equal_one_batch_per_history(histories, events):
 
 def test_cropping_is_drawn_from_the_seed_and_stays_inside_the_history():
     flat = Histories.of([list(range(2, 102))])
-    options = {"max_history": 10, "has_time": False, "target_weights": ONE}
+    options = {"max_history": 10, "has_time": False, "target_weights": ONE, "past": False}
     windows = set()
     for step in range(50):
         batch = training_batch(flat, np.array([0]), crop=0.99, seed=(0, 0, step), **options)

@@ -6,6 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from palate.bundle import FORMAT
 from palate.errors import BundleError, DataError, NotFittedError, SettingsError, UnknownKeyError
 from palate.evaluate.network import NetworkRanker
 from palate.recommender import Recommender
@@ -216,8 +217,11 @@ def test_a_damaged_bundle_is_refused(trained, tmp_path, name, damage):
 def test_a_bundle_of_a_newer_format_is_refused(trained, tmp_path):
     trained.save(tmp_path)
     manifest = tmp_path / "bundle.json"
-    manifest.write_text(manifest.read_text().replace('"format": 1', '"format": 99'))
+    manifest.write_text(manifest.read_text().replace(f'"format": {FORMAT}', '"format": 99'))
     with pytest.raises(BundleError, match="newer"):
+        Recommender.load(tmp_path)
+    manifest.write_text(manifest.read_text().replace('"format": 99', '"format": 1'))
+    with pytest.raises(BundleError, match=r"format 1, .* Train again"):
         Recommender.load(tmp_path)
     with pytest.raises(BundleError, match="no trained recommender"):
         Recommender.load(tmp_path / "nowhere")

@@ -25,7 +25,7 @@ def test_coming_items_of_a_window_of_one_are_the_next_items():
     batch = batch_of([[2, 3, 4], [5], [6, 2]])
     vectors = vectors_of(batch, 8)
     next_loss, next_weight = NextItem(1.0).losses(batch, vectors, None)
-    coming_loss, coming_weight = ComingItems(1.0, window=1).losses(batch, vectors, None)
+    coming_loss, coming_weight = ComingItems(1.0, window=1, this_visit=False).losses(batch, vectors, None)
     torch.testing.assert_close(coming_loss, next_loss)
     torch.testing.assert_close(coming_weight, next_weight)
 
@@ -34,7 +34,9 @@ def test_coming_items_average_over_the_window_of_the_own_history():
     torch.manual_seed(0)
     batch = batch_of([[2, 3, 4, 5, 6], [7, 7]])
     vectors = vectors_of(batch, 8)
-    drawn = torch.stack([ComingItems(1.0, window=3).losses(batch, vectors, None)[0] for _ in range(3000)])
+    drawn = torch.stack(
+        [ComingItems(1.0, window=3, this_visit=False).losses(batch, vectors, None)[0] for _ in range(3000)]
+    )
     scores = vectors.states @ vectors.table[2:].t()
     losses = scores.logsumexp(dim=1, keepdim=True) - scores
     ahead = [[2, 3, 4], [3, 4, 5], [4, 5, 6], [5, 6], [6], [7], [7]]
@@ -47,7 +49,7 @@ def test_coming_items_average_over_the_window_of_the_own_history():
 
 def test_a_cut_history_is_not_asked_at_its_beginning():
     batch = batch_of([[2, 3, 4, 5]], max_history=2)
-    _, weight = ComingItems(1.0, window=5).losses(batch, vectors_of(batch, 8), None)
+    _, weight = ComingItems(1.0, window=5, this_visit=False).losses(batch, vectors_of(batch, 8), None)
     assert len(weight) == 1  # after 4, for 5; neither at the start nor after the last
 
 
@@ -65,4 +67,4 @@ def test_a_sample_holds_every_item_of_the_batch_under_its_new_row():
 
 def test_tasks_are_what_the_settings_say():
     settings = Settings.build(assignments=["tasks=[next_item, {name: coming_items, weight: 0.5, window: 9}]"])
-    assert build_tasks(settings.tasks) == (NextItem(1.0), ComingItems(0.5, 9))
+    assert build_tasks(settings.tasks) == (NextItem(1.0), ComingItems(0.5, 9, False))

@@ -88,6 +88,48 @@ class LogitTableRanker(TableRanker):
     scores_are_logits = True
 
 
+def hour_world(people: int = 600, length: int = 10, hours: tuple[int, ...] = (3, 8, 13, 22)) -> Dataset:
+    """What people meet is the hour at which they meet it, and nothing else: item ``at08`` at eight.
+
+    Whoever is told the hour knows the item; nobody else can beat one of ``len(hours)``.
+    """
+    generator = np.random.default_rng(3)
+    drawn = generator.choice(hours, (people, length))
+    days = np.cumsum(generator.integers(1, 9, (people, length)), axis=1)
+    return _events_of_all("hours", [f"at{hour:02d}" for hour in drawn.ravel()], days * 24 + drawn)
+
+
+def type_world(people: int = 600, length: int = 10) -> Dataset:
+    """What people meet is the type of event in which they meet it: item ``to buy`` when they buy.
+
+    The third type, ``return``, is no target, and comes with any item.
+    """
+    generator = np.random.default_rng(4)
+    drawn = generator.choice(["buy", "view", "like", "return"], (people, length), p=[0.3, 0.3, 0.3, 0.1])
+    other = generator.choice(["buy", "view", "like"], (people, length))
+    items = [f"to {word}" for word in np.where(drawn == "return", other, drawn).ravel()]
+    hours = np.tile(np.arange(length) * 5, (people, 1))
+    return _events_of_all("types", items, hours, drawn.ravel().tolist())
+
+
+def _events_of_all(
+    name: str, items: list[str], hours: np.ndarray, events: list[str] | None = None
+) -> Dataset:
+    """Events of as many people as ``hours`` [people, length] has rows, at these hours after a Monday."""
+    people, length = hours.shape
+    monday = int(np.datetime64("2011-12-05", "us").astype(np.int64))
+    interactions = pl.DataFrame(
+        {
+            "user": np.repeat(np.arange(people), length),
+            "item": items,
+            "time": monday + hours.ravel() * 3_600_000_000,
+            "event": events or ["interaction"] * people * length,
+            "row": np.arange(people * length),
+        }
+    ).with_columns(value=pl.lit(None, pl.Float64))
+    return Dataset(name=name, interactions=interactions.lazy())
+
+
 def markov_world(people: int, length: int, likely: float, items: int = 20, seed: int = 0) -> Dataset:
     """After item i comes item i + 1 with chance ``likely``, else item i + 7, counted round the catalogue.
 

@@ -7,8 +7,9 @@ from collections.abc import Iterator
 import numpy as np
 import torch
 
-from palate.data.past import gap_buckets, past_of
-from palate.schema import PADDING, Batch, Histories, IntArray
+from palate.data.moments import gap_buckets, hours, weekdays
+from palate.data.past import past_of
+from palate.schema import PADDING, UNKNOWN_TIME, Batch, Condition, Histories, IntArray, Questions
 
 
 def make_batch(
@@ -43,11 +44,14 @@ def make_batch(
 
     item = np.full(total, PADDING, np.int64)
     event = np.zeros(total, np.int64)
-    gap = np.zeros(total, np.int64)
+    gap, hour, weekday = np.zeros((3, total), np.int64)
     item[is_event] = histories.item[where]
     event[is_event] = histories.event[where].astype(np.int64) + 1
     if has_time:
+        time = histories.time[where]
         gap[is_event] = _gap_buckets(histories, where, first=position[is_event] == 1)
+        hour[is_event] = hours(time)
+        weekday[is_event] = weekdays(time)
 
     target = np.zeros(total, np.int64)
     weight = np.zeros(total, np.float32)
@@ -63,6 +67,8 @@ def make_batch(
         item=torch.from_numpy(item),
         event=torch.from_numpy(event),
         gap=torch.from_numpy(gap),
+        hour=torch.from_numpy(hour),
+        weekday=torch.from_numpy(weekday),
         position=torch.from_numpy(position),
         last=torch.from_numpy(begins + lengths),
         target=torch.from_numpy(target),
@@ -81,7 +87,26 @@ def make_batch(
 def _gap_buckets(histories: Histories, where: IntArray, first: np.ndarray) -> IntArray:
     """Bucket of the time since the event before, 0 for the first event of a window."""
     before = np.maximum(where - 1, 0)
-    return np.where(first, 0, gap_buckets(histories.time[where] - histories.time[before]))
+    return np.where(first, 0, gap_buckets(histories.time[where], histories.time[before]))
+
+
+def condition_of(questions: Questions) -> Condition | None:
+    """What the questions say beside their histories; None where they say nothing.
+
+    A question before the last event of its history is asked right after that event.
+    """
+    if questions.at is None and questions.event is None:
+        return None
+    histories, Q = questions.histories, len(questions)
+    at = np.full(Q, UNKNOWN_TIME) if questions.at is None else questions.at
+    latest, some = np.full(Q, UNKNOWN_TIME), histories.lengths > 0
+    latest[some] = histories.time[histories.offsets[1:][some] - 1]
+    return Condition(
+        event=torch.from_numpy(np.zeros(Q, np.int64) if questions.event is None else questions.event + 1),
+        gap=torch.from_numpy(gap_buckets(at, latest)),
+        hour=torch.from_numpy(hours(at)),
+        weekday=torch.from_numpy(weekdays(at)),
+    )
 
 
 def events_per_step(lengths: IntArray, *, max_history: int) -> int:

@@ -16,12 +16,12 @@ import numpy as np
 import polars as pl
 
 from palate.data.log import MISSING, MISSING_EVENT, MISSING_TIME, Log, count_codes, read_log
-from palate.data.split import DAY, Periods, temporal_periods
+from palate.data.moments import DAY, HOUR
+from palate.data.split import Periods, temporal_periods
 from palate.errors import DataError
 from palate.schema import BoolArray, Dataset, IntArray, Note
 from palate.settings import DataSettings, SplitSettings
 
-HOUR = 3_600_000_000
 Rule = Callable[[Log], tuple[Log, Note]]
 
 RELAX = {

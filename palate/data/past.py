@@ -5,7 +5,8 @@ from __future__ import annotations
 import numpy as np
 import torch
 
-from palate.schema import GAP_BUCKETS, LAG_BUCKETS, MOST_TIMES, Histories, IntArray, Past
+from palate.data.moments import gap_buckets
+from palate.schema import LAG_BUCKETS, MOST_TIMES, Histories, IntArray, Past
 
 LONGEST_PAST = 1024
 """Events looked back on; a longer past would cost more than the rest of a training step."""
@@ -32,7 +33,7 @@ def past_of(histories: Histories, row_N: IntArray, known_N: IntArray, *, has_tim
         moment, lag, where = moment[~met_later], lag[~met_later], where[~met_later]
         offsets = np.concatenate([[0], np.cumsum(np.bincount(moment, minlength=len(counts)))])
     since = (
-        gap_buckets(histories.time[latest[moment]] - histories.time[where])
+        gap_buckets(histories.time[latest[moment]], histories.time[where])
         if has_time
         else np.zeros(len(where), np.int64)
     )
@@ -43,12 +44,6 @@ def past_of(histories: Histories, row_N: IntArray, known_N: IntArray, *, has_tim
         times=torch.from_numpy(np.minimum(before[where], MOST_TIMES)),
         since=torch.from_numpy(since),
     )
-
-
-def gap_buckets(microseconds: IntArray) -> IntArray:
-    """1 + ⌊log2(1 + seconds)⌋ of each distance, at most the last bucket; below zero counts as zero."""
-    seconds = np.maximum(microseconds, 0) // 1_000_000
-    return np.minimum(1 + np.floor(np.log2(1.0 + seconds)).astype(np.int64), GAP_BUCKETS - 1)
 
 
 def _occurrences(histories: Histories) -> tuple[IntArray, IntArray]:

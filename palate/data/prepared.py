@@ -122,7 +122,8 @@ def ask(prepared: Prepared, part: Part, *, filter_seen: bool, cold_targets: bool
     target_offsets = np.concatenate([[0], np.cumsum(targets[asked])])
     kept = asked[question]
     event = np.asarray(prepared.histories.event)[places[kept]]
-    questions = Questions(people[asked], histories, target_offsets, item[kept], event)
+    time = np.asarray(prepared.histories.time)[places[kept]]
+    questions = Questions(people[asked], histories, target_offsets, item[kept], event, time)
     return Asked(questions, int((~has_history).sum()), int((has_history & ~asked).sum()))
 
 

@@ -9,17 +9,16 @@ The part of an event is a number in an array beside the histories. For one perso
 
 from __future__ import annotations
 
-import datetime
 from dataclasses import dataclass
 
 import numpy as np
 
+from palate.data.moments import DAY, microseconds
 from palate.errors import DataError, SettingsError
 from palate.schema import PART_CODES, PART_UNUSED, BoolArray, Histories, IntArray, Part, Schema
 from palate.settings import SplitSettings
 
 TRAIN, VALIDATION, TEST = (PART_CODES[part] for part in (Part.TRAIN, Part.VALIDATION, Part.TEST))
-DAY = 86_400_000_000
 FOREVER = np.iinfo(np.int64).max
 
 
@@ -54,10 +53,10 @@ def temporal_periods(time: IntArray, split: SplitSettings, *, has_time: bool = T
     end = FOREVER
     if split.horizon_days is not None:
         horizon = int(split.horizon_days * DAY)
-        test = _microseconds(split.date) if split.date is not None else int(time.max()) + 1 - horizon
+        test = microseconds(split.date) if split.date is not None else int(time.max()) + 1 - horizon
         validation, end = test - horizon, test + horizon
     else:
-        test = _microseconds(split.date) if split.date is not None else _time_at(time, 1 - split.share)
+        test = microseconds(split.date) if split.date is not None else _time_at(time, 1 - split.share)
         before = float(np.mean(time < test))
         validation = _time_at(time, max(0.0, before - split.share))
     periods = Periods(validation, test, end)
@@ -170,13 +169,6 @@ def _time_at(time: IntArray, share: float) -> int:
     """The time before which (about) this share of the events lies."""
     place = min(len(time) - 1, round(share * len(time)))
     return int(np.partition(time, place)[place])
-
-
-def _microseconds(moment: datetime.datetime) -> int:
-    """Since 1970; a moment without a zone is in UTC, as all times are."""
-    if moment.tzinfo is None:
-        moment = moment.replace(tzinfo=datetime.UTC)
-    return round(moment.timestamp() * 1_000_000)
 
 
 def _check_periods(time: IntArray, periods: Periods) -> None:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 from palate.data.store import Prepared
@@ -11,8 +11,13 @@ from palate.errors import DataError
 from palate.evaluate.baselines import fit_baselines
 from palate.evaluate.protocol import Evaluation, Ranker, Skipped, evaluate
 from palate.evaluate.significance import PairedTest, compare
-from palate.schema import Part
+from palate.schema import Part, QuestionPart
 from palate.settings import EvaluateSettings
+
+TOLD = {
+    QuestionPart.TIME: "told when it happens",
+    QuestionPart.EVENT: "told the event type",
+}
 
 
 @dataclass(frozen=True)
@@ -24,13 +29,15 @@ class Judgement:
     part: Part
     filter_seen: bool
     model: Evaluation
+    informed: tuple[Evaluation, ...]
+    """The model once more, told a part of each answer that is not the item: its time, or its event type."""
     baselines: tuple[Evaluation, ...]
     """The traditional methods and the references."""
     references: tuple[str, ...]
     """Names of the references among them."""
     skipped: tuple[Skipped, ...]
     comparisons: dict[str, dict[str, PairedTest]]
-    """Model minus each baseline, by metric, paired over people."""
+    """Model minus each baseline, and minus itself when informed, by metric, paired over people."""
 
     def to_json(self) -> dict[str, Any]:
         """The judgement as plain mappings; every metric is ``{"value", "low", "high"}``."""
@@ -46,6 +53,15 @@ class Judgement:
             "lists": self.model.lists,
             "segments": self.model.to_json()["segments"],
             "seconds": _seconds(self.model),
+            "informed": {
+                row.name: {
+                    "metrics": _metrics(row),
+                    "lists": row.lists,
+                    "seconds": _seconds(row),
+                    "description": row.description,
+                }
+                for row in self.informed
+            },
             "baselines": {name: values for name, values in rows.items() if name not in self.references},
             "references": {name: values for name, values in rows.items() if name in self.references},
             "baseline_lists": {row.name: row.lists for row in self.baselines},
@@ -65,6 +81,7 @@ def judge(
     settings: EvaluateSettings,
     *,
     part: Part = Part.TEST,
+    told: Sequence[QuestionPart] = (),
     seed: int = 0,
     fit_seconds: float = 0.0,
     title: str = "",
@@ -72,6 +89,7 @@ def judge(
 ) -> Judgement:
     """The judgement of a trained ranker on the questions of ``part``, beside the baselines of ``settings``.
 
+    For each part of an answer in ``told`` the ranker is judged once more, with questions that say it.
     ``on_start`` is told the name of each row before it is made.
 
     Raises:
@@ -87,6 +105,21 @@ def judge(
     if on_start is not None:
         on_start(ranker.name)
     model = evaluate(ranker, prepared, questions, settings=settings, seed=seed, fit_seconds=fit_seconds)
+    informed = []
+    for what in told:
+        name = f"{ranker.name}_{what}"
+        if on_start is not None:
+            on_start(name)
+        found = evaluate(
+            ranker,
+            prepared,
+            questions.telling(what),
+            settings=settings,
+            seed=seed,
+            fit_seconds=fit_seconds,
+            description=TOLD[what],
+        )
+        informed.append(replace(found, name=name))
     rows = fit_baselines(prepared, settings, seed, on_start, part)
     baselines = tuple(row for row in rows if isinstance(row, Evaluation))
     return Judgement(
@@ -95,6 +128,7 @@ def judge(
         part=part,
         filter_seen=settings.filter_seen,
         model=model,
+        informed=tuple(informed),
         baselines=baselines,
         references=settings.references,
         skipped=tuple(row for row in rows if isinstance(row, Skipped)),
@@ -107,7 +141,7 @@ def judge(
                 confidence=settings.confidence,
                 seed=seed,
             )
-            for row in baselines
+            for row in (*informed, *baselines)
         },
     )
 

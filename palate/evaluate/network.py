@@ -8,11 +8,11 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from palate.data.batches import question_batches
+from palate.data.batches import condition_of, question_batches
 from palate.data.past import past_of
 from palate.data.store import Prepared
 from palate.nn.model import TasteModel
-from palate.schema import Histories, Questions
+from palate.schema import Histories, QuestionPart, Questions
 
 BATCH_POSITIONS = 16_384
 
@@ -30,6 +30,11 @@ class NetworkRanker:
     def fit(self, prepared: Prepared) -> Self:  # noqa: ARG002 - the contract's signature
         """The ranker itself: its model has been trained already."""
         return self
+
+    @property
+    def question_parts(self) -> tuple[QuestionPart, ...]:
+        """What questions may say beside their histories."""
+        return self.model.question.parts if self.model.question is not None else ()
 
     def item_vectors(self) -> torch.Tensor:
         """Vectors of the whole catalogue [V, D], made once, with the weights at the first call."""
@@ -56,10 +61,12 @@ class NetworkRanker:
         return torch.cat(vectors) if vectors else table.new_empty(0, table.shape[1])
 
     def score(self, questions: Questions) -> npt.NDArray[np.float32]:
-        """Logits [Q, V]."""
+        """Logits [Q, V]; what a question says is heard as far as ``question_parts`` go."""
         histories, table = questions.histories, self.item_vectors()
         with torch.inference_mode():
-            states = self.person_vectors(histories)
+            states, condition = self.person_vectors(histories), condition_of(questions)
+            if self.model.question is not None and condition is not None:
+                states = self.model.question(states, condition.to(table.device))
             scores = (states @ table.t()).float()
             if self.model.again is not None:
                 everyone, has_time = np.arange(len(histories)), self.model.has_time

@@ -60,7 +60,7 @@ class Results:
     columns: tuple[str, ...]
     """Written metrics."""
     rows: tuple[Row, ...]
-    """Ours first, then the baselines from the best by the first column."""
+    """Ours first, then ours when told more, then the baselines from the best by the first column."""
     tested: bool
 
 
@@ -84,17 +84,21 @@ def all_metrics(judgement: Mapping[str, Any]) -> list[str]:
 
 def results(judgement: Mapping[str, Any], columns: Sequence[str]) -> Results:
     """The table of these metrics; a metric that a ranker lacks is a dash."""
-    keys = ["", *_by_first_column(judgement, columns)]
+    informed = judgement.get("informed", {})
+    keys = ["", *informed, *_by_first_column(judgement, columns)]
     measured = {key: _measured(judgement, key) for key in keys}
     cells: dict[str, list[Cell]] = {key: [] for key in keys}
     for metric in columns:
         values = [measured[key][metric]["value"] for key in keys if metric in measured[key]]
         digits = decimals(values)
-        best = (max if higher_is_better(metric) else min)(values, default=None)
+        fair = [
+            measured[key][metric]["value"] for key in keys if key not in informed and metric in measured[key]
+        ]
+        best = (max if higher_is_better(metric) else min)(fair, default=None)
         for key in keys:
             found = measured[key].get(metric)
             verdict = _verdict(judgement, key, metric)
-            cells[key].append(_cell(found, digits, best, verdict))
+            cells[key].append(_cell(found, digits, None if key in informed else best, verdict))
     rows = tuple(_row(judgement, key, tuple(cells[key])) for key in keys)
     tested = any(cell.verdict for row in rows for cell in row.cells)
     return Results(tuple(columns), rows, tested)
@@ -113,7 +117,9 @@ def _by_first_column(judgement: Mapping[str, Any], columns: Sequence[str]) -> li
 
 def _measured(judgement: Mapping[str, Any], key: str) -> dict[str, Mapping[str, float]]:
     """Metrics of ranks and of lists of one ranker ("" is ours), each with ``value``, maybe an interval."""
-    if key:
+    if key in judgement.get("informed", {}):
+        ranks, lists = judgement["informed"][key]["metrics"], judgement["informed"][key]["lists"]
+    elif key:
         ranks = rivals(judgement)[key]
         lists = judgement.get("baseline_lists", {}).get(key, {})
     else:
@@ -141,7 +147,10 @@ def _verdict(judgement: Mapping[str, Any], key: str, metric: str) -> Verdict:
 
 
 def _row(judgement: Mapping[str, Any], key: str, cells: tuple[Cell, ...]) -> Row:
-    if key:
+    if key in judgement.get("informed", {}):
+        found = judgement["informed"][key]
+        times, description, name = found["seconds"], found["description"], ranker_label(key)
+    elif key:
         times = judgement.get("baseline_seconds", {}).get(key, {})
         description = judgement.get("baseline_descriptions", {}).get(key, "")
         name = ranker_label(key)

@@ -11,6 +11,8 @@ OURS = "Palate"
 
 RANKERS = {
     "palate": OURS,
+    "palate_time": f"{OURS}, time told",
+    "palate_event": f"{OURS}, type told",
     "popularity": "Popularity",
     "recent_popularity": "Recent popularity",
     "content_knn": "Content k-NN",

@@ -13,7 +13,8 @@ from palate.nn.dropout import Dropout
 from palate.nn.encoders import build_behaviour
 from palate.nn.item import ID_STD, ItemTower
 from palate.nn.loss import Bonuses
-from palate.schema import GAP_BUCKETS, Batch, BoolArray, Content
+from palate.nn.question import build_question, next_event
+from palate.schema import GAP_BUCKETS, HOURS, WEEKDAYS, Batch, BoolArray, Content
 from palate.settings import ModelSettings
 
 EVENT_SCALE = 1 / ID_STD
@@ -28,6 +29,7 @@ class Vectors(NamedTuple):
     table: torch.Tensor  # [V or rows, D] item vectors
     states: torch.Tensor  # [N, D] what is known after each position
     bonuses: Bonuses | None = None  # of items that were met before, added to their scores
+    open: Vectors | None = None  # the same where nothing is asked, if the states above answer a question
 
 
 class TasteModel(nn.Module):
@@ -46,6 +48,7 @@ class TasteModel(nn.Module):
         num_ids: int,
         num_event_types: int,
         has_time: bool,
+        num_target_types: int = 1,
     ) -> None:
         """A network with fresh weights.
 
@@ -54,23 +57,32 @@ class TasteModel(nn.Module):
             warm: bool [num_ids], the items that training will meet.
             num_ids: items with a row for an id vector; content may have more, added after training.
             num_event_types: types of event that histories may hold.
-            has_time: whether the time between events means anything.
+            has_time: whether the times of events mean anything.
+            num_target_types: types of event that are predicted.
         """
         super().__init__()
         self.settings = settings
-        self.has_time = has_time
+        self.has_time = has_time = has_time and settings.time
         self.items = ItemTower(settings, content, warm[:num_ids], num_ids)
         self.event = nn.Embedding(num_event_types + 1, settings.width) if num_event_types > 1 else None
         self.gap = nn.Embedding(GAP_BUCKETS, settings.width) if has_time else None
+        self.hour = nn.Embedding(HOURS, settings.width) if has_time else None
+        self.weekday = nn.Embedding(WEEKDAYS, settings.width) if has_time else None
         self.dropout = Dropout(settings.dropout)
         self.behaviour = build_behaviour(settings)
         self.again = build_again(settings, has_time)
-        for embedding in (self.event, self.gap):
+        self.question = build_question(
+            settings, num_event_types=num_event_types, num_target_types=num_target_types, has_time=has_time
+        )
+        for embedding in (self.event, self.gap, self.hour, self.weekday):
             if embedding is not None:
                 nn.init.zeros_(embedding.weight)  # they begin silent, beside item vectors of size 0.02
 
     def forward(self, batch: Batch, rows: torch.Tensor | None = None, id_dropout: float = 0.0) -> Vectors:
         """Vectors of the items and of every position of the batch.
+
+        Where questions may say something, each position in training is asked what is true of its next
+        event, or part of it; the answer without any of it is under ``open``.
 
         Args:
             batch: item ids are rows of the table: of the whole catalogue, or, where ``rows`` is given,
@@ -84,6 +96,13 @@ class TasteModel(nn.Module):
             drop = torch.rand(self.items.size if rows is None else len(rows)) < id_dropout
         table = self.items(rows, drop)
         states = self.states(batch, table)
+        plain = self._vectors(table, states, batch)
+        if self.question is None or not self.training:
+            return plain
+        answers = self.question(states, self.question.partly_open(next_event(batch)))
+        return self._vectors(table, answers, batch)._replace(open=plain)
+
+    def _vectors(self, table: torch.Tensor, states: torch.Tensor, batch: Batch) -> Vectors:
         bonuses = self.again(states, table, batch.past) if self.again is not None and batch.past else None
         return Vectors(table, states, bonuses)
 
@@ -92,8 +111,8 @@ class TasteModel(nn.Module):
         x_ND = functional.embedding(batch.item, table) * EVENT_SCALE
         if self.event is not None:
             x_ND = x_ND + self.event(batch.event)
-        if self.gap is not None:
-            x_ND = x_ND + self.gap(batch.gap)
+        if self.gap is not None and self.hour is not None and self.weekday is not None:
+            x_ND = x_ND + self.gap(batch.gap) + self.hour(batch.hour) + self.weekday(batch.weekday)
         if torch.is_autocast_enabled(x_ND.device.type):
             # From here on everything stays in autocast's type, instead of going back and forth.
             x_ND = x_ND.to(torch.get_autocast_dtype(x_ND.device.type))

@@ -113,7 +113,8 @@ class ComingItems:
     def losses(
         self, batch: Batch, vectors: Vectors, sample: Sample | None
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """As ``NextItem``, with another item asked at each position."""
+        """As ``NextItem``, with another item asked at each position, of which the question says nothing."""
+        vectors = vectors.open or vectors
         history = (batch.position == 0).cumsum(dim=0) - 1
         own = (
             torch.arange(len(batch.gap), device=batch.gap.device) if self.this_visit else last_of_visit(batch)
