@@ -6,6 +6,7 @@ judging is ours, since RecBole's own evaluation of sequences does not leave out 
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import tempfile
 import time
@@ -16,7 +17,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from common import Lists, Split, arguments, peak_mb, say, train_and_judge
+from common import Ranks, Split, arguments, peak_mb, say, settings_of, train_and_judge
 
 WARM_UP = 3
 _load = torch.load
@@ -64,7 +65,8 @@ def main() -> None:
     torch.set_num_threads(options.threads)
     logging.disable(logging.INFO)
     split = Split.read(options.split)
-    with tempfile.TemporaryDirectory() as folder:
+    # RecBole leaves a TensorBoard log where it stands.
+    with tempfile.TemporaryDirectory() as folder, contextlib.chdir(folder):
         write_inter(split, Path(folder))
         config = Config(
             model=options.model,
@@ -80,15 +82,14 @@ def main() -> None:
                 },
                 "MAX_ITEM_LIST_LENGTH": options.length,
                 "train_neg_sample_args": None,
-                "loss_type": "CE",
                 "seed": options.seed,
                 "use_gpu": False,
                 "show_progress": False,
                 "checkpoint_dir": folder,
-                "reg_weight": 0.0 if options.model == "NextItNet" else 1e-4,
+                **settings_of("recbole"),
             },
         )
-        init_seed(options.seed, True)
+        init_seed(options.seed, config["reproducibility"])
         dataset = create_dataset(config)
         train_data, _, _ = data_preparation(config, dataset)
         model = get_model(options.model)(config, train_data.dataset)
@@ -97,7 +98,7 @@ def main() -> None:
         item_id = dataset.token2id("item_id", [str(n) for n in range(split.items)])
         user_id = dataset.token2id("user_id", [str(n) for n in range(split.people)])
 
-        def lists(part: str) -> Lists:
+        def ranks(part: str) -> Ranks:
             model.eval()
             _, item, _ = split.events(part)
             ends = split.offsets[1:] + (np.arange(1, split.people + 1) if part == "test" else 0)
@@ -118,19 +119,34 @@ def main() -> None:
                 with torch.no_grad():
                     return model.full_sort_predict(asked).view(len(rows), -1).numpy()[:, item_id]
 
-            return split.lists_of(score, part, chunk=256)
+            return split.ranks_of(score, part, chunk=256)
+
+        def parameters() -> int:
+            return sum(parameter.numel() for parameter in model.parameters())
 
         if options.steps is not None:
             first = Steps(train_data, options.steps + WARM_UP + 1)
             trainer._train_epoch(first, 0, show_progress=False)
             seconds = np.diff(first.asked)[WARM_UP:]
+            if not len(seconds):
+                raise SystemExit(f"An epoch has only {len(train_data)} steps: too few to estimate it from.")
+            trained = time.perf_counter()
+            ranks("validation")
             say(
-                event="estimate", train_seconds=float(seconds.mean() * len(train_data)), steps=len(seconds),
-                total_steps=len(train_data), peak_mb=peak_mb(),
-            )  # fmt: skip
+                event="estimate",
+                train_seconds=float(seconds.mean() * len(train_data)),
+                steps=len(seconds),
+                total_steps=len(train_data),
+                score_seconds=time.perf_counter() - trained,
+                peak_mb=peak_mb(),
+                parameters=parameters(),
+            )
             return
         train_and_judge(
-            split, options, lambda epoch: trainer._train_epoch(train_data, epoch, show_progress=False), lists
+            options,
+            lambda epoch: trainer._train_epoch(train_data, epoch, show_progress=False),
+            ranks,
+            parameters,
         )
 
 

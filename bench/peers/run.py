@@ -20,12 +20,15 @@ from pathlib import Path
 from typing import Any
 
 from bench.page import machine, write_section
+from bench.peers.common import Split, peak_mb
 from bench.peers.environments import RECIPES, python_of
-from bench.peers.split import write_split
+from bench.peers.split import write_split, write_table
+from palate.train.checkpoint import read_tensors
 
 HERE = Path(__file__).parent
 DRIVERS: dict[str, tuple[str, list[str]]] = {
     "rectools-sasrec": ("rectools", ["--model", "sasrec"]),
+    "rectools-esasrec": ("rectools", ["--model", "esasrec"]),
     "rectools-ease": ("rectools", ["--model", "ease"]),
     "implicit-als": ("implicit", []),
     "recbole-nextitnet": ("recbole", ["--model", "NextItNet"]),
@@ -43,11 +46,16 @@ SLOW = ("recbole-nextitnet", "recbole-caser", "recbole-sasrec", "recbole-gru4rec
 """An epoch of these takes a quarter of an hour or more: with --quick it is estimated from some steps."""
 
 
-def run_palate(options: argparse.Namespace, seed: int) -> list[dict[str, Any]]:
-    """Palate's own command, and what its log and its judgement say, in the words of the drivers."""
+def run_palate(options: argparse.Namespace, split: Path, seed: int) -> list[dict[str, Any]]:
+    """Palate's own command, and what its log and its judgement say, in the words of the drivers.
+
+    With ``people`` it is given the table of the split; else the data themselves.
+    """
     with tempfile.TemporaryDirectory() as folder:
         run = Path(folder) / "run"
-        command = [sys.executable, "-m", "palate", "train", str(options.data), "--out", str(run), "--json"]
+        data = write_table(Split.read(split), Path(folder)) if options.people else options.data
+        command = [sys.executable, "-m", "palate", "train", str(data), "--out", str(run), "--json"]
+        command += ["--config", str(options.config)] if options.config else []
         changes = [
             "model.content=false", "evaluate.baselines=[]", "evaluate.references=[]", "evaluate.cutoffs=[10]",
             f"train.threads={options.threads}", *options.assignments,
@@ -57,7 +65,12 @@ def run_palate(options: argparse.Namespace, seed: int) -> list[dict[str, Any]]:
             command += ["--set", "train.patience=1000", "--set", f"train.max_epochs={options.quick_epochs}"]
         printed, peak = watched(command, options.threads)
         judged = json.loads(printed)
+        people = Split.read(split).people
+        if judged["people"] != people:
+            raise SystemExit(f"Palate judged {judged['people']} people, and the split has {people}.")
         log = [json.loads(line) for line in (run / "log.jsonl").read_text().splitlines()]
+        weights, _ = read_tensors(run / "checkpoints" / "best.safetensors")
+        parameters = sum(tensor.numel() for tensor in weights.values())
     events = [
         {
             "event": "epoch",
@@ -77,6 +90,7 @@ def run_palate(options: argparse.Namespace, seed: int) -> list[dict[str, Any]]:
         "test_hr": judged["metrics"]["hit_rate@10"]["value"],
         "score_seconds": sorted(event["validation_seconds"] for event in events)[len(events) // 2],
         "peak_mb": peak,
+        "parameters": parameters,
     }
     return [*events, done]
 
@@ -87,8 +101,10 @@ def run_peer(name: str, options: argparse.Namespace, split: Path, seed: int) -> 
     command = [str(python_of(environment, options.home)), str(HERE / f"{environment}_driver.py"), *given]
     command += ["--split", str(split), "--threads", str(options.threads), "--seed", str(seed)]
     command += ["--patience", str(options.patience), "--max-seconds", str(options.max_seconds)]
-    if options.quick:
-        command += ["--epochs", "1", *(["--steps", str(options.steps)] if name in SLOW else [])]
+    command += ["--length", str(options.length)] if environment == "recbole" else []
+    if name in SLOW and (options.quick or options.estimate):
+        command += ["--steps", str(options.steps)]
+    command += ["--epochs", "1" if options.quick else str(options.epochs)]
     printed, _ = watched(command, options.threads)
     return [json.loads(line) for line in printed.splitlines() if line.startswith("{")]
 
@@ -97,14 +113,16 @@ def watched(command: list[str], threads: int) -> tuple[str, float]:
     """What the command prints, and the most memory it held at a time, in MB."""
     limited = {**os.environ, **{name: str(threads) for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS")}}
     limited["OPENBLAS_NUM_THREADS"] = "1"
+    peak = 0.0
     with tempfile.TemporaryFile("w+") as printed:
         process = subprocess.Popen(command, stdout=printed, env=limited)
-        _, status, used = os.wait4(process.pid, 0)
-        process.returncode = os.waitstatus_to_exitcode(status)
+        while process.poll() is None:
+            peak = max(peak, peak_mb(process.pid))
+            time.sleep(0.1)
         if process.returncode:
             raise SystemExit(f"{' '.join(command)} ended with {process.returncode}; its message is above.")
         printed.seek(0)
-        return printed.read(), used.ru_maxrss / 1024
+        return printed.read(), max(peak, peak_mb(process.pid))
 
 
 def row_of(name: str, events: list[dict[str, Any]], thresholds: list[float]) -> dict[str, Any]:
@@ -113,7 +131,7 @@ def row_of(name: str, events: list[dict[str, Any]], thresholds: list[float]) -> 
     last = events[-1]
     row: dict[str, Any] = {"name": name, "peak_mb": last["peak_mb"], "estimated": last["event"] == "estimate"}
     if row["estimated"]:
-        return {**row, "epoch_seconds": last["train_seconds"], "steps": last["steps"]}
+        return {**row, **last, "epoch_seconds": last["train_seconds"]}
     seconds = sorted(event["train_seconds"] for event in epochs)
     row |= {"epoch_seconds": seconds[len(seconds) // 2], "epochs": len(epochs), **last}
     row["to_best"] = sum(event["train_seconds"] for event in epochs[: last["best_epoch"] + 1])
@@ -138,15 +156,16 @@ def as_markdown(rows: list[dict[str, Any]], thresholds: list[float]) -> str:
     heads += ["NDCG@10 validation", "test", "HR@10 test", "peak MB", "s to score all"]
     lines = ["| " + " | ".join(heads) + " |", "|" + " --- |" * len(heads)]
     for row in rows:
+        held = [f"{row['peak_mb']:,.0f}", f"{row['score_seconds']:.1f}", f"{row['parameters']:,}"]
         if row["estimated"]:
-            cells = [f"{row['epoch_seconds']:,.0f} (from {row['steps']} steps)"]
-            cells += ["–"] * (len(thresholds) + 4) + [f"{row['peak_mb']:,.0f}", "–"]
+            cells = [f"{row['epoch_seconds']:,.0f} (estimated from the first {row['steps']} steps)"]
+            cells += ["–"] * (len(thresholds) + 4) + held
         else:
             reached = [row["reached"][str(t)] for t in thresholds]
             cells = [f"{row['epoch_seconds']:.1f}"]
             cells += ["–" if seconds is None else f"{seconds:,.0f}" for seconds in reached]
             cells += [f"{row['to_best']:,.0f}", f"{row['validation_ndcg']:.4f}", f"{row['test_ndcg']:.4f}"]
-            cells += [f"{row['test_hr']:.4f}", f"{row['peak_mb']:,.0f}", f"{row['score_seconds']:.1f}"]
+            cells += [f"{row['test_hr']:.4f}", *held]
         lines.append(f"| {row['name']} | " + " | ".join(cells) + " |")
     return "\n".join(lines)
 
@@ -155,10 +174,18 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n\n", maxsplit=1)[0])
     parser.add_argument("--data", type=Path, default=Path("examples/ml-1m/dataset.yaml"))
     parser.add_argument("--rows", nargs="*", default=QUICK, choices=["palate", *DRIVERS])
-    parser.add_argument("--home", type=Path, default=Path(os.environ.get("PALATE_PEERS", ".venv-peers")))
+    parser.add_argument("--home", type=Path, default=Path(os.environ.get("PALATE_PEERS_HOME", ".venv-peers")))
     parser.add_argument("--quick", action="store_true", help="one epoch, or some steps, of each peer")
     parser.add_argument("--quick-epochs", type=int, default=3, help="Palate's passes with --quick")
     parser.add_argument("--steps", type=int, default=20, help="steps of slow peers with --quick")
+    parser.add_argument(
+        "--estimate",
+        action="store_true",
+        help="estimate the epochs of slow peers, run the others to their best",
+    )
+    parser.add_argument("--length", type=int, default=50, help="events of a history in RecBole")
+    parser.add_argument("--epochs", type=int, default=100, help="at most so many passes of a peer")
+    parser.add_argument("--config", type=Path, help="a YAML file of settings for Palate")
     parser.add_argument("--patience", type=int, default=5)
     parser.add_argument("--max-seconds", type=float, default=36_000)
     parser.add_argument("--people", type=int, help="only so many people, to try things out")
@@ -167,9 +194,7 @@ def main() -> None:
     parser.add_argument(
         "--set", action="append", default=[], dest="assignments", metavar="SECTION.FIELD=VALUE"
     )
-    parser.add_argument(
-        "--out", type=Path, default=Path("runs/peers.json"), help="rows, added to what is there"
-    )
+    parser.add_argument("--out", type=Path, default=Path("runs/peers.json"), help="the rows as JSON")
     parser.add_argument("--write", help="name of the section of docs/benchmarks.md to write the table into")
     options = parser.parse_args()
     options.home = options.home.resolve()
@@ -181,11 +206,13 @@ def main() -> None:
         split = Path(folder) / "split.npz"
         write_split(options.data, split, options.people)
         for name in options.rows:
-            seed = sum(row["name"].startswith(name) for row in rows)
+            seed = sum(row["row"] == name for row in rows)
             started = time.perf_counter()
-            events = run_palate(options, seed) if name == "palate" else run_peer(name, options, split, seed)
-            label = f"{name}, seed {seed}" if name == "palate" else name
-            rows.append(row_of(label, events, options.thresholds))
+            events = (
+                run_palate(options, split, seed) if name == "palate" else run_peer(name, options, split, seed)
+            )
+            label = f"{name}, seed {seed}" if options.rows.count(name) > 1 else name
+            rows.append({"row": name, **row_of(label, events, options.thresholds)})
             print(f"{label}: {time.perf_counter() - started:.0f} s in all", file=sys.stderr, flush=True)
             options.out.write_text(json.dumps(rows, indent=1))
     text = f"{machine(options.threads)}.\n\n{as_markdown(rows, options.thresholds)}"

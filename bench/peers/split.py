@@ -10,7 +10,9 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
+import polars as pl
 
+from bench.peers.common import Split
 from palate.data.source import read_dataset
 from palate.data.store import prepare
 from palate.schema import Part
@@ -37,3 +39,26 @@ def write_split(data: Path, path: Path, people: int | None = None) -> None:
     known, number = np.unique(np.concatenate([histories.item, *held_out]), return_inverse=True)
     item, validation, test = np.split(number, np.cumsum([len(histories.item), len(rows)]))
     np.savez(path, offsets=histories.offsets, item=item, validation=validation, test=test, items=len(known))
+
+
+def write_table(split: Split, folder: Path) -> Path:
+    """A dataset.yaml of exactly the split's people and events, for Palate."""
+    person, item, place = split.events("test")
+    everyone = np.arange(split.people)
+    last = np.diff(split.offsets) + 1
+    columns = {"user_id": (person, everyone), "item_id": (item, split.test), "order": (place, last)}
+    table = pl.DataFrame({name: np.concatenate(parts) for name, parts in columns.items()})
+    table.write_parquet(folder / "interactions.parquet")
+    description = folder / "dataset.yaml"
+    description.write_text(
+        "name: peers\n"
+        "interactions:\n"
+        "  table: interactions.parquet\n"
+        "  user: user_id\n"
+        "  item: item_id\n"
+        "  time: order\n"
+        "  time_unit: order\n"
+        "  event_default: rating\n",
+        encoding="utf-8",
+    )
+    return description
