@@ -33,8 +33,7 @@ DRIVERS: dict[str, tuple[str, list[str]]] = {
     "recbole-sasrec": ("recbole", ["--model", "SASRec"]),
     "recbole-gru4rec": ("recbole", ["--model", "GRU4Rec"]),
 }
-QUICK = """palate implicit-als rectools-ease palate rectools-sasrec palate recbole-nextitnet recbole-caser
-palate recbole-sasrec recbole-gru4rec""".split()
+QUICK = ["palate", "implicit-als", "rectools-ease", "palate", "rectools-sasrec", "palate", "recbole-nextitnet", "recbole-caser", "palate", "recbole-sasrec", "recbole-gru4rec"]
 SLOW = ("recbole-nextitnet", "recbole-caser", "recbole-sasrec", "recbole-gru4rec")
 """An epoch of these takes a quarter of an hour or more: with --quick it is estimated from some steps."""
 
