@@ -116,7 +116,7 @@ class Search:
         self.study.add_trial(self._frozen(trial, done=trial.state == State.DONE))
 
     def _frozen(self, trial: Trial, done: bool) -> optuna.trial.FrozenTrial:
-        """The trial in Optuna's words; one that failed counts as pruned at once, so that TPE avoids its like."""
+        """The trial in Optuna's words; one that failed counts as pruned before its first pass."""
         inside = {name: value for name, value in trial.values.items() if self.space.holds(name, value)}
         passes = [] if trial.state == State.FAILED else trial.passes
         return create_trial(

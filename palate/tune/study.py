@@ -101,8 +101,8 @@ def tune(
     Trial 0 has the current settings, so the best is never worse. Only validation people are asked.
 
     Args:
-        space: what is searched, such as ``{"model.width": [64, 128], "model.blocks": {"low": 1, "high": 4}}``;
-            by default ``DEFAULT`` without what ``settings`` says.
+        space: what is searched, ``{"model.width": [64, 128], "model.blocks": {"low": 1, "high": 4}}``; by
+            default ``DEFAULT`` without what ``settings`` says.
         settings: what is the same in all trials; for a searched setting, its value in trial 0.
         seed: of every random draw; by default that of the settings.
         trials: finished trials of the whole study; without any budget, ``TRIALS``.
