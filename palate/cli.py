@@ -202,7 +202,7 @@ def tune(
         int | None, typer.Option(min=1, help="Stop after so many trials.", show_default=False)
     ] = None,
     minutes: Annotated[
-        float | None, typer.Option(min=0, help="Begin no trial after so many minutes.", show_default=False)
+        float | None, typer.Option(help="Stop after so many minutes.", show_default=False)
     ] = None,
     config: Annotated[
         Path | None, typer.Option(help="A YAML file with the search space.", show_default=False)
@@ -215,38 +215,37 @@ def tune(
 ) -> None:
     """Search for better settings by experiment, on validation people only.
 
-    Without --trials and --minutes, 20 trials are made.
+    The first trial has the current settings. Without --trials and --minutes, 20 trials are made.
 
     Example: `palate tune dataset.yaml --out studies/first --trials 30 --set train.max_epochs=8`
     """
     from palate.data.source import read_dataset
-    from palate.tune import space as spaces
     from palate.tune.progress import SearchBar
     from palate.tune.report import answer, write_report
-    from palate.tune.study import Budget, begin, search, write_results
+    from palate.tune.study import tune as search
 
-    space = spaces.Space.read(read_yaml(config) if config is not None else spaces.DEFAULT)
-    given = given_settings(None, assignments, seed)
-    budget = Budget(20 if trials is None and minutes is None else trials, minutes)
-    with notices.status("Reading and cleaning …"):
+    space = read_yaml(config) if config is not None else None
+    given = given_settings(None, assignments, None)
+    with notices.status("Reading …"):
         dataset = read_dataset(data)
-        plan = begin(dataset, given, space, out, seed=seed or 0, resume=resume)
     try:
-        with SearchBar(notices, budget.trials) as bar:
-            search(plan, budget, workers, bar)
+        with SearchBar(notices) as bar:
+            found = search(
+                dataset, out, space=space, settings=given, seed=seed, trials=trials, minutes=minutes,
+                workers=workers, resume=resume, display=bar,
+            )  # fmt: skip
     except KeyboardInterrupt:
-        notices.print("\nInterrupted. The same search with --resume goes on with what was found.")
+        notices.print("\nInterrupted. The same search with --resume goes on; best.yaml has the best so far.")
         raise
-    results = write_results(plan)
-    logarithmic = {name for name, found in space.distributions.items() if getattr(found, "log", False)}
-    write_report(out / "report.html", dataset.name, results, logarithmic)
+    report = write_report(found)
     if as_json:
-        print_json({"study": str(out), "config": str(out / "best.yaml"), **results})
+        print_json(found.to_json())
         return
-    answers.print(answer(results), highlight=False, soft_wrap=True)
-    answers.print(f"Report: {escape(str(out / 'report.html'))}", soft_wrap=True)
+    answers.print(escape(answer(found)), highlight=False, soft_wrap=True)
+    answers.print(f"Report: {escape(str(report))}", highlight=False, soft_wrap=True)
     answers.print(
         f"Next: palate train {escape(str(data))} --config {escape(str(out / 'best.yaml'))} --out runs/best",
+        highlight=False,
         soft_wrap=True,
     )
 

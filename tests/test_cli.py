@@ -17,6 +17,7 @@ COMMANDS = [
     "describe",
     "prepare",
     "train",
+    "tune",
     "evaluate",
     "recommend",
     "similar",

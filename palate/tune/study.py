@@ -1,310 +1,337 @@
-"""A search for better settings: trials drawn by Optuna, trained by the face, judged on validation people.
+"""A search for better settings, in a folder from which it goes on after a kill.
 
 STUDY/study.yaml      what is searched, on what
 STUDY/data            the prepared data that all trials share
-STUDY/journal.log     Optuna's own record; a study that was killed goes on from it
 STUDY/trials.jsonl    one line per finished trial
-STUDY/best.yaml       the best settings, for ``palate train --config``
+STUDY/best.yaml       the best settings so far, for ``palate train --config``
 STUDY/report.html     the search as a page
 """
 
 from __future__ import annotations
 
-import json
-import multiprocessing
+import hashlib
 import time
-import warnings
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-import optuna
-import torch
+import numpy as np
 import yaml
-from optuna.storages import JournalStorage
-from optuna.storages.journal import JournalFileBackend
-from optuna.trial import FrozenTrial, TrialState
 
-from palate.data.store import load_prepared, prepare
-from palate.errors import BundleError, DataError, PalateError, SettingsError, TrainingError
-from palate.recommender import Recommender
+from palate.data.source import read_dataset
+from palate.data.store import Prepared, prepare
+from palate.errors import DataError, SettingsError, TrainingError
+from palate.evaluate.metrics import Metric
 from palate.schema import Dataset, Part
 from palate.settings import Settings, read_yaml
-from palate.train.progress import Silent
-from palate.tune.progress import SearchDisplay, SilentSearch
-from palate.tune.space import Space
+from palate.tune.progress import SilentSearch, TuneDisplay
+from palate.tune.search import Search
+from palate.tune.space import DEFAULT, Space, names_in, nested
+from palate.tune.trials import State, Trial, TrialFile, best_of
+from palate.tune.workers import Outcome, Verdict, train_here, train_in_processes
 
-FINISHED = (TrialState.COMPLETE, TrialState.PRUNED, TrialState.FAIL)
-UNPRUNED = 4
-"""Trials that run to their end before any is stopped early: there is nothing to compare them with."""
-FIRST_PRUNING = 2
-"""Passes every trial may make: after one or two, small learning rates look worse than they are."""
+TRIALS = 20
+"""Trials where no budget is given."""
+WARM_UP = 0.25
+"""Share of the passes that every trial may make: early on, small learning rates look worse than they are."""
 
 
 @dataclass(frozen=True)
-class Plan:
-    """What one study searches; the same in every process that works on it."""
+class Found:
+    """What a study found."""
 
     folder: Path
-    given: dict[str, Any]
-    """Settings of all trials: the data set's own, a config's and --set's."""
+    name: str
+    """Of the data set."""
+    metric: str
+    trials: list[Trial]
+    """In the order in which they ended."""
+    best: Trial
+    settings: dict[str, Any]
+    """What ``best.yaml`` holds: what was searched, and what was given."""
     space: Space
-    seed: int
+    importance: dict[str, float]
+    smaller_is_better: bool
 
     @property
-    def settings(self) -> Settings:
-        return Settings.build(self.given)
+    def current(self) -> Trial | None:
+        """The trial of the current settings; None where their training failed."""
+        return next((trial for trial in self.trials if trial.number == 0 and trial.value is not None), None)
 
-    def open(self, worker: int = 0) -> optuna.Study:
-        """The study, as its journal tells it."""
-        smaller_is_better = self.settings.train.validate_metric == "loss"
-        optuna.logging.set_verbosity(optuna.logging.WARNING)
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
-            return optuna.create_study(
-                study_name="palate",
-                storage=JournalStorage(JournalFileBackend(str(self.folder / "journal.log"))),
-                # TPE: Bergstra et al., "Algorithms for hyper-parameter optimization", 2011
-                sampler=optuna.samplers.TPESampler(seed=self.seed + worker, n_startup_trials=6),
-                pruner=optuna.pruners.MedianPruner(UNPRUNED, FIRST_PRUNING),
-                direction="minimize" if smaller_is_better else "maximize",
-                load_if_exists=True,
-            )
+    @property
+    def gain(self) -> float | None:
+        """By what share the best is better than the current settings, 0 or more; None where unknown."""
+        current = self.current
+        if current is None or not current.value or self.best.value is None:
+            return None
+        return abs(self.best.value - current.value) / abs(current.value)
 
-
-@dataclass(frozen=True)
-class Budget:
-    """When to stop: so many finished trials, or so many minutes from now, whichever comes first."""
-
-    trials: int | None
-    minutes: float | None
-
-
-class Watch(Silent):
-    """Tells Optuna of every pass, and stops a trial that lags behind the others."""
-
-    def __init__(self, trial: optuna.Trial, display: SearchDisplay) -> None:
-        self.trial, self.display = trial, display
-
-    def epoch(self, record: dict[str, float], metric_name: str, best: bool) -> None:
-        del best
-        number, value = int(record["epoch"]), record["metric"]
-        self.trial.report(value, number)
-        self.display.tell(f"trial {self.trial.number}, pass {number + 1}: {metric_name} {value:.4f}")
-        if self.trial.should_prune():
-            raise optuna.TrialPruned
+    def to_json(self) -> dict[str, Any]:
+        """JSON-able numbers and texts."""
+        return {
+            "study": str(self.folder),
+            "report": str(self.folder / "report.html"),
+            "config": str(self.folder / "best.yaml"),
+            "metric": self.metric,
+            "best": asdict(self.best),
+            "current": asdict(self.current) if self.current else None,
+            "gain": self.gain,
+            "settings": self.settings,
+            "importance": self.importance,
+            "trials": [asdict(trial) for trial in self.trials],
+        }
 
 
-def begin(
-    dataset: Dataset, given: Mapping[str, Any], space: Space, folder: Path, *, seed: int, resume: bool
-) -> Plan:
-    """The study is there, with its data prepared and the settings as they are for a first trial.
+def tune(
+    dataset: Dataset | str | Path,
+    folder: str | Path,
+    *,
+    space: Mapping[str, Any] | None = None,
+    settings: Mapping[str, Any] | None = None,
+    seed: int | None = None,
+    trials: int | None = None,
+    minutes: float | None = None,
+    workers: int = 1,
+    resume: bool = False,
+    display: TuneDisplay | None = None,
+) -> Found:
+    """The budget is spent, ``folder`` holds the study, and its ``best.yaml`` the best settings.
+
+    Trial 0 has the current settings, so the best is never worse. Only validation people are asked.
+
+    Args:
+        space: what is searched, ``{"model.width": [64, 128], "model.blocks": {"low": 1, "high": 4}}``; by
+            default ``DEFAULT`` without what ``settings`` says.
+        settings: what is the same in all trials; for a searched setting, its value in trial 0.
+        seed: of every random draw; by default that of the settings.
+        trials: finished trials of the whole study; without any budget, ``TRIALS``.
+        minutes: after so many from now, running trials stop with their pass and do not count.
+        workers: processes that share the threads. With one, the same seed gives the same trials.
+        resume: go on with the study in ``folder``.
+        display: is told how the search goes.
 
     Raises:
-        SettingsError: ``folder`` holds another study and ``resume`` is set, or something that is no study.
-        DataError: nobody can be asked in the validation part.
+        SettingsError: the space or the settings cannot be used, or ``folder`` holds something else.
+        DataError: the data cannot be used, or nobody can be asked on validation data.
+        TrainingError: not one trial could be trained to its end.
     """
-    tree = Settings.build(dataset.settings, given).model_dump(mode="json", exclude_unset=True)
-    plan = Plan(folder, tree, space, seed)
-    described = {
-        "data": dataset.fingerprint,
-        "given": tree,
-        "space": {name: str(distribution) for name, distribution in space.distributions.items()},
-    }
-    record = folder / "study.yaml"
-    if folder.is_file() or (folder.is_dir() and any(folder.iterdir()) and not record.is_file()):
+    for name, budget in (("trials", trials), ("minutes", minutes), ("workers", workers)):
+        if budget is not None and budget <= 0:
+            raise SettingsError(f"{name} is {budget}; wanted more than 0.")
+    dataset = dataset if isinstance(dataset, Dataset) else read_dataset(dataset)
+    given = dict(settings or {})
+    current = Settings.build(dataset.settings, given, {} if seed is None else {"seed": seed})
+    Metric.parse(current.train.validate_metric)
+    searched = Space.read(space) if space is not None else Space.read(DEFAULT).without(names_in(given))
+    study = Study(Path(folder), dataset, current, given, searched, resume=resume)
+    study.run(
+        trials=TRIALS if trials is None and minutes is None else trials,
+        minutes=minutes,
+        workers=workers,
+        display=display or SilentSearch(),
+    )
+    return study.found()
+
+
+class Study:
+    """Leads the trials of one folder."""
+
+    def __init__(
+        self,
+        folder: Path,
+        dataset: Dataset,
+        current: Settings,
+        given: dict[str, Any],
+        space: Space,
+        *,
+        resume: bool,
+    ) -> None:
+        """The folder is ready and its data are prepared; trials that ended before are known.
+
+        Raises:
+            SettingsError: ``folder`` holds something else, a study that is not to be resumed, or another one.
+            DataError: the data cannot be used, or nobody can be asked on validation data.
+        """
+        self.folder, self.current, self.given, self.space = folder, current, given, space
+        self.file = TrialFile(folder / "trials.jsonl")
+        start(folder, self.file, resume)
+        self.prepared: Prepared = prepare(dataset, current, folder / "data")
+        judging = current.evaluate
+        asked = self.prepared.questions(
+            Part.VALIDATION, filter_seen=judging.filter_seen, cold_targets=judging.cold_targets
+        )
+        if not len(asked):
+            raise DataError("Nobody can be asked on validation data, so no settings can be told from others.")
+        keep_identity(folder / "study.yaml", self.prepared, current, space, bool(self.file.read()))
+        self.trials = self.file.read()
+        self.file.write(self.trials)  # without a line that a crash cut off
+        self.smaller_is_better = current.train.validate_metric == "loss"
+        self.search = Search(
+            space,
+            space.values_of(current),
+            self.trials,
+            seed=current.seed,
+            smaller_is_better=self.smaller_is_better,
+            warm_up=max(1, round(WARM_UP * current.train.max_epochs)),
+        )
+        self.values: dict[int, dict[str, Any]] = {}
+        self.wanted: int | None = None
+        self.deadline: float | None = None
+        self.display: TuneDisplay = SilentSearch()
+
+    @property
+    def best(self) -> Trial | None:
+        return best_of(self.trials, self.smaller_is_better)
+
+    def run(self, *, trials: int | None, minutes: float | None, workers: int, display: TuneDisplay) -> None:
+        """The budget is spent."""
+        self.wanted, self.display = trials, display
+        self.deadline = None if minutes is None else time.monotonic() + 60 * minutes
+        display.start(self.current.train.validate_metric, trials, minutes, self.trials, self.best)
+        try:
+            left = workers if trials is None else min(workers, trials - len(self.trials))
+            if left == 1:
+                train_here(self, self.prepared)
+            elif left > 1:
+                train_in_processes(self, self.folder / "data", left)
+        finally:
+            display.stop()
+
+    # What workers ask
+
+    def next_job(self) -> tuple[int, Settings] | None:
+        """Number and settings of the next trial; None when the budget is spent or everything was tried."""
+        begun = len(self.trials) + len(self.values)
+        if (self.wanted is not None and begun >= self.wanted) or (self._late() and begun):
+            return None
+        drawn = self.search.draw()
+        if drawn is None:
+            return None
+        number, self.values[drawn[0]] = drawn
+        return number, Settings.build(self.current.model_dump(exclude_unset=True), nested(drawn[1]))
+
+    def after_pass(self, number: int, epoch: int, value: float) -> Verdict:
+        """Whether a trial is worth another pass."""
+        self.display.passed(number, epoch, value)
+        if number and self._late():
+            return Verdict.DROP
+        return Verdict.PRUNE if self.search.lags_behind(number, epoch, value) else Verdict.GO_ON
+
+    def ended(self, number: int, outcome: Outcome) -> None:
+        """The trial stands in the table, and ``best.yaml`` is up to date."""
+        values = self.values.pop(number)
+        if outcome.state == State.DROPPED:
+            self.search.drop(number)
+            return
+        trial = Trial(
+            number,
+            outcome.state,
+            outcome.best,
+            values,
+            outcome.passes,
+            round(outcome.seconds, 3),
+            outcome.error,
+        )
+        self.search.finish(trial)
+        self.file.add(trial)
+        self.trials.append(trial)
+        best = self.best
+        if best is trial:
+            write_best(self.folder / "best.yaml", self._settings_of(trial), trial, self.metric)
+        self.display.ended(trial, best)
+
+    def _late(self) -> bool:
+        return self.deadline is not None and time.monotonic() >= self.deadline
+
+    # What was found
+
+    @property
+    def metric(self) -> str:
+        return self.current.train.validate_metric
+
+    def found(self) -> Found:
+        """What the trials say.
+
+        Raises:
+            TrainingError: none was trained to its end.
+        """
+        best = self.best
+        if best is None:
+            errors = [trial.error for trial in self.trials if trial.error]
+            raise TrainingError(
+                f"None of {len(self.trials)} trials was trained to its end; {self.file.path} says why."
+                + (f" The first: {errors[0]}" if errors else "")
+            )
+        return Found(
+            folder=self.folder,
+            name=self.prepared.name,
+            metric=self.metric,
+            trials=list(self.trials),
+            best=best,
+            settings=self._settings_of(best),
+            space=self.space,
+            importance=self.search.importance(self.trials),
+            smaller_is_better=self.smaller_is_better,
+        )
+
+    def _settings_of(self, trial: Trial) -> dict[str, Any]:
+        """What was searched and what was given, and nothing of the defaults."""
+        whole = Settings.build(self.given, nested(trial.values))
+        return whole.model_dump(mode="json", exclude_unset=True)
+
+
+def start(folder: Path, file: TrialFile, resume: bool) -> None:
+    """``folder`` is there, and may be written to.
+
+    Raises:
+        SettingsError: it holds something else than a study, or trials that are not to be resumed.
+    """
+    strangers = folder.is_dir() and any(folder.iterdir()) and not (folder / "study.yaml").exists()
+    if folder.is_file() or strangers:
         raise SettingsError(
             f"{folder} holds something else than a study; name a folder that is new or empty."
         )
-    if resume and record.is_file() and read_yaml(record) != described:
+    if not resume and (trials := file.read()):
         raise SettingsError(
-            f"{folder} is a study of other data, settings or another space. Give the same ones, or leave out "
-            "--resume to begin afresh."
+            f"{folder} holds a study with {len(trials)} finished trials. Go on with it (--resume), or name "
+            "another folder."
         )
-    if not resume:
-        for name in ("journal.log", "trials.jsonl", "best.yaml", "report.html"):
-            (folder / name).unlink(missing_ok=True)
     folder.mkdir(parents=True, exist_ok=True)
-    record.write_text(yaml.safe_dump(described, sort_keys=False, allow_unicode=True), encoding="utf-8")
-    prepared = prepare(dataset, plan.settings, folder / "data")
-    judged = plan.settings.evaluate
-    if not len(
-        prepared.questions(Part.VALIDATION, filter_seen=judged.filter_seen, cold_targets=judged.cold_targets)
-    ):
-        raise DataError("Nobody can be asked on validation data, so no setting can be told from another.")
-    study = plan.open()
-    for trial in study.get_trials(states=(TrialState.RUNNING,)):  # left by a process that was killed
-        study.tell(trial.number, state=TrialState.FAIL)
-        study.enqueue_trial(trial.params, user_attrs={**trial.user_attrs, "again": trial.number})
-    if not study.trials:
-        study.enqueue_trial(space.values_of(plan.settings), user_attrs={"as_given": True})
-    return plan
+    (folder / "study.yaml").touch()  # so that a kill while data are prepared leaves a study behind
 
 
-def finished(study: optuna.Study) -> list[FrozenTrial]:
-    """Trials that came to an end of their own; those that a kill cut off do not count."""
-    return [t for t in study.get_trials(deepcopy=False, states=FINISHED) if "seconds" in t.user_attrs]
-
-
-def search(plan: Plan, budget: Budget, workers: int, display: SearchDisplay) -> None:
-    """The budget is spent.
-
-    Args:
-        workers: processes that try settings at the same time and share the processor's threads.
-        display: is told what is being done; with several workers, what has been done.
+def keep_identity(path: Path, prepared: Prepared, current: Settings, space: Space, has_trials: bool) -> None:
+    """``path`` says what the study searches, on what.
 
     Raises:
-        PalateError: a worker could not go on.
+        SettingsError: there are trials, and they searched something else.
     """
-    deadline = None if budget.minutes is None else time.time() + 60 * budget.minutes
-    study = plan.open()
-    left = None if budget.trials is None else max(0, budget.trials - len(finished(study)))
-    count(study, display)
-    if workers == 1:
-        while (left is None or left > 0) and (deadline is None or time.time() < deadline):
-            run_trial(plan, study, display)
-            count(study, display)
-            left = None if left is None else left - 1
-        return
-    context = multiprocessing.get_context("spawn")
-    tickets = context.Value("q", 2**62 if left is None else left)
-    threads = max(1, torch.get_num_threads() // workers)
-    processes = [
-        context.Process(target=work, args=(plan, number, tickets, deadline, threads), daemon=True)
-        for number in range(workers)
-    ]
-    for process in processes:
-        process.start()
-    while any(process.is_alive() for process in processes):
-        time.sleep(0.5)
-        count(study, display)
-    if any(process.exitcode for process in processes):
-        raise TrainingError("A worker of the search stopped with an error; it is printed above.")
-
-
-def count(study: optuna.Study, display: SearchDisplay) -> None:
-    """The display shows how far the search is."""
-    trials = finished(study)
-    values = [
-        trial.value for trial in trials if trial.state == TrialState.COMPLETE and trial.value is not None
-    ]
-    choose = min if study.direction == optuna.study.StudyDirection.MINIMIZE else max
-    display.count(len(trials), choose(values) if values else None)
-
-
-def work(plan: Plan, number: int, tickets: Any, deadline: float | None, threads: int) -> None:
-    """One process of several: trial after trial while tickets and time last."""
-    optuna.logging.set_verbosity(optuna.logging.WARNING)
-    torch.set_num_threads(threads)
-    study = plan.open(number)
-    while deadline is None or time.time() < deadline:
-        with tickets.get_lock():
-            if tickets.value <= 0:
-                return
-            tickets.value -= 1
-        run_trial(plan, study, SilentSearch())
-
-
-def run_trial(plan: Plan, study: optuna.Study, display: SearchDisplay) -> None:
-    """One more trial is finished, whether it went well, was stopped early, or failed."""
-    started = time.time()
-    trial = study.ask()
-    # The first trial changes nothing, so that the best is never worse than what was there before.
-    unchanged = trial.user_attrs.get("as_given", False)
-    plan.space.draw(trial, plan.space.values_of(plan.settings) if unchanged else plan.space.distributions)
-    settings = Settings.build(plan.given, plan.space.settings_of(trial.params))
-    display.tell(f"trial {trial.number}: {summary(trial.params)}")
-    value, state = None, TrialState.COMPLETE
-    try:
-        recommender = Recommender(settings).fit_prepared(
-            load_prepared(plan.folder / "data"), display=Watch(trial, display)
-        )
-        value = recommender.progress.best_metric
-        trial.set_user_attr("passes", len(recommender.progress.history))
-    except optuna.TrialPruned:
-        state = TrialState.PRUNED
-    except BundleError:
-        raise
-    except PalateError as error:
-        state = TrialState.FAIL
-        trial.set_user_attr("error", str(error))
-    trial.set_user_attr("seconds", time.time() - started)
-    study.tell(trial, value, state)
-
-
-def summary(drawn: Mapping[str, Any]) -> str:
-    """What a trial drew, on one line."""
-    return ", ".join(
-        f"{name.rpartition('.')[2]} {value:.2g}"
-        if isinstance(value, float)
-        else f"{name.rpartition('.')[2]} {value}"
-        for name, value in drawn.items()
-    )
-
-
-def best_trial(study: optuna.Study) -> FrozenTrial:
-    """The best of the trials that were trained to their end.
-
-    Raises:
-        SettingsError: there is none.
-    """
-    if not any(trial.state == TrialState.COMPLETE for trial in finished(study)):
-        raise SettingsError(
-            "No trial was trained to its end. Give more --trials or --minutes, or look at trials.jsonl."
-        )
-    return study.best_trial
-
-
-def write_results(plan: Plan) -> dict[str, Any]:
-    """``trials.jsonl`` and ``best.yaml`` hold what is known; the same as plain numbers.
-
-    Raises:
-        SettingsError: no trial was trained to its end.
-    """
-    study = plan.open()
-    best, trials = best_trial(study), [described(plan, trial) for trial in finished(study)]
-    lines = "".join(json.dumps(trial, ensure_ascii=False) + "\n" for trial in trials)
-    (plan.folder / "trials.jsonl").write_text(lines, encoding="utf-8")
-    tree = Settings.build(plan.given, plan.space.settings_of(best.params))
-    chosen = tree.model_dump(mode="json", exclude_unset=True)
-    (plan.folder / "best.yaml").write_text(
-        yaml.safe_dump(chosen, sort_keys=False, allow_unicode=True), encoding="utf-8"
-    )
-    as_given = next((trial for trial in trials if trial["as_given"] and trial["value"] is not None), None)
-    return {
-        "metric": plan.settings.train.validate_metric,
-        "best": described(plan, best),
-        "as_given": as_given,
-        "importance": importance(study),
-        "trials": trials,
-        "settings": chosen,
+    digest = hashlib.sha256()
+    for column in (prepared.histories.offsets, prepared.histories.item, prepared.part):
+        digest.update(np.ascontiguousarray(column).tobytes())
+    identity = {
+        "data": digest.hexdigest(),
+        "settings": current.model_dump(mode="json", exclude={"train": {"threads", "checkpoint_steps"}}),
+        "space": space.to_json(),
     }
+    if has_trials:
+        before = read_yaml(path)
+        changed = [name for name in identity if before.get(name) != identity[name]]
+        if changed:
+            raise SettingsError(
+                f"{path.parent} is a study with other {' and '.join(changed)}. Resume it with those of "
+                f"{path}, or name another folder."
+            )
+    path.write_text(yaml.safe_dump(identity, sort_keys=False, allow_unicode=True), encoding="utf-8")
 
 
-def described(plan: Plan, trial: FrozenTrial) -> dict[str, Any]:
-    """A trial as plain numbers."""
-    passes = trial.intermediate_values
-    return {
-        "trial": trial.number,
-        "state": {TrialState.COMPLETE: "done", TrialState.PRUNED: "stopped early"}.get(trial.state, "failed"),
-        "value": trial.value if trial.state == TrialState.COMPLETE else None,
-        "passes": [passes[number] for number in sorted(passes)],
-        "seconds": round(trial.user_attrs.get("seconds", 0.0), 1),
-        "as_given": trial.user_attrs.get("as_given", False),
-        "settings": plan.space.settings_of(trial.params),
-        "drawn": trial.params,
-        **({"error": trial.user_attrs["error"]} if "error" in trial.user_attrs else {}),
-    }
-
-
-def importance(study: optuna.Study) -> dict[str, float]:
-    """Share of the differences between trials that each setting explains (functional ANOVA); may be empty.
-
-    Hutter et al., "An efficient approach for assessing hyperparameter importance", 2014.
-    """
-    done = [trial for trial in study.get_trials(states=(TrialState.COMPLETE,)) if trial.params]
-    if len(done) < UNPRUNED or len({trial.value for trial in done}) < 2:
-        return {}
-    evaluator = optuna.importance.FanovaImportanceEvaluator(seed=0)
-    return dict(optuna.importance.get_param_importances(study, evaluator=evaluator))
+def write_best(path: Path, settings: dict[str, Any], trial: Trial, metric: str) -> None:
+    """``path`` holds the settings of this trial, whole at any time."""
+    partial = path.with_name(path.name + ".partial")
+    text = yaml.safe_dump(settings, sort_keys=False, allow_unicode=True)
+    partial.write_text(
+        f"# Trial {trial.number} of a search: {metric} {trial.value:.4f} on validation people.\n{text}",
+        encoding="utf-8",
+    )
+    partial.replace(path)
