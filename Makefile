@@ -2,6 +2,10 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
+# What the peers do in `make bench`: about half an hour on two cores, after the environments are built. To their own best,
+# which takes hours: make bench PEERS="--rows palate rectools-sasrec palate".
+PEERS ?= --quick --steps 8
+
 .PHONY: demo test test-all check format bench clean
 
 demo: .venv/installed           ## train on a real shop's data and write a report
@@ -25,6 +29,7 @@ format: .venv/installed-dev     ## put the source into form
 
 bench: .venv/installed-dev      ## measurements side by side
 	$(BIN)/python bench/prepare.py
+	$(BIN)/python -m bench.peers.run $(PEERS) --write peers
 
 clean:                          ## forget the environment and all runs
 	rm -rf .venv runs

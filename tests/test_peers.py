@@ -11,7 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bench.peers.common import Split, Trial, best_of, metrics, peak_mb
-from bench.peers.run import row_of, seconds_to
+from bench.peers.environments import RECIPES, VERSIONS
+from bench.peers.run import DRIVERS, as_markdown, row_of, seconds_to
 from bench.peers.split import write_split, write_table
 from palate.data.source import read_dataset
 from palate.data.store import prepare
@@ -177,3 +178,35 @@ def test_the_memory_of_a_process_does_not_begin_with_that_of_its_parent():
     child = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert ballast.nbytes / 2**20 < peak_mb()
     assert float(child.stdout) < 300
+
+
+def test_every_line_of_the_table_has_a_cell_for_every_head():
+    held = {"peak_mb": 100.0, "score_seconds": 0.5, "parameters": 1234}
+    estimate = {"event": "estimate", "train_seconds": 900.0, "steps": 20, "total_steps": 480, **held}
+    done = {
+        "event": "done",
+        "best_epoch": 1,
+        "validation_ndcg": 0.2,
+        "test_ndcg": 0.18,
+        "test_hr": 0.3,
+        **held,
+    }
+    epochs = [{"event": "epoch", "epoch": n, "train_seconds": 7.0, "ndcg@10": 0.1 * n} for n in (1, 2)]
+    rows = [row_of("slow", [estimate], [0.15]), row_of("whole", [*epochs, done], [0.15])]
+    heads, rule, *lines = (line.strip("|").split("|") for line in as_markdown(rows, [0.15]).splitlines())
+    assert {len(heads), len(rule), *map(len, lines)} == {10}
+    cells = [dict(zip((head.strip() for head in heads), map(str.strip, line), strict=True)) for line in lines]
+    assert cells[0]["s per epoch"] == "900 (estimated from the first 20 steps)"
+    assert (cells[0]["test"], cells[0]["parameters"]) == ("–", "1,234")
+    assert (cells[1]["s to NDCG@10 0.15"], cells[1]["s to own best"], cells[1]["test"]) == (
+        "14",
+        "14",
+        "0.1800",
+    )
+
+
+def test_every_peer_has_an_environment_of_a_version_that_is_named():
+    assert {environment for environment, _ in DRIVERS.values()} == set(RECIPES) == set(VERSIONS)
+    for name, version in VERSIONS.items():
+        pinned = [package for packages in RECIPES[name] for package in packages if package.startswith(name)]
+        assert [package.split("==")[1] for package in pinned] == [version.split()[1]]

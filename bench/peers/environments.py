@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 TORCH = "torch==2.13.0"
+VERSIONS = {"rectools": "RecTools 0.19.0", "recbole": "RecBole 1.2.1", "implicit": "implicit 0.7.3"}
 RECIPES: dict[str, list[list[str]]] = {
     # What is installed, step by step; torch first and pinned, so that nothing replaces it by a larger build.
     "rectools": [[TORCH], [TORCH, "rectools[torch]==0.19.0", "pyarrow<21"]],

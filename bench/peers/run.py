@@ -1,10 +1,10 @@
 """Palate and its peers on the same split, filter and threads, one after the other; a table of it.
 
-    python -m bench.peers.run --quick                     # an epoch or some steps of each
+    python -m bench.peers.run --quick                                 # a pass or some steps of each
     python -m bench.peers.run --rows palate rectools-sasrec palate    # to their own best
 
-Palate's rows may be named several times, so that it runs before and after its peers on the same machine;
-every time with another seed.
+A row may be named several times, so that Palate runs before and after its peers on the same machine, and
+``--rounds`` goes through all rows again; every time with another seed, each in a line of its own.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from typing import Any
 
 from bench.page import machine, write_section
 from bench.peers.common import Split, peak_mb
-from bench.peers.environments import RECIPES, python_of
+from bench.peers.environments import VERSIONS, python_of
 from bench.peers.split import write_split, write_table
 from palate.train.checkpoint import read_tensors
 
@@ -153,7 +153,7 @@ def seconds_to(epochs: list[dict[str, Any]], threshold: float) -> float | None:
 def as_markdown(rows: list[dict[str, Any]], thresholds: list[float]) -> str:
     """The table."""
     heads = ["", "s per epoch", *(f"s to NDCG@10 {t:g}" for t in thresholds), "s to own best"]
-    heads += ["NDCG@10 validation", "test", "HR@10 test", "peak MB", "s to score all"]
+    heads += ["NDCG@10 validation", "test", "HR@10 test", "peak MB", "s to score all", "parameters"]
     lines = ["| " + " | ".join(heads) + " |", "|" + " --- |" * len(heads)]
     for row in rows:
         held = [f"{row['peak_mb']:,.0f}", f"{row['score_seconds']:.1f}", f"{row['parameters']:,}"]
@@ -175,6 +175,7 @@ def main() -> None:
     parser.add_argument("--data", type=Path, default=Path("examples/ml-1m/dataset.yaml"))
     parser.add_argument("--rows", nargs="*", default=QUICK, choices=["palate", *DRIVERS])
     parser.add_argument("--home", type=Path, default=Path(os.environ.get("PALATE_PEERS_HOME", ".venv-peers")))
+    parser.add_argument("--rounds", type=int, default=1, help="go through the rows so many times")
     parser.add_argument("--quick", action="store_true", help="one epoch, or some steps, of each peer")
     parser.add_argument("--quick-epochs", type=int, default=3, help="Palate's passes with --quick")
     parser.add_argument("--steps", type=int, default=20, help="steps of slow peers with --quick")
@@ -197,8 +198,12 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path("runs/peers.json"), help="the rows as JSON")
     parser.add_argument("--write", help="name of the section of docs/benchmarks.md to write the table into")
     options = parser.parse_args()
+    if options.write and options.people:
+        parser.error("--write shows all people: leave --people out")
+    options.rows = options.rows * options.rounds
     options.home = options.home.resolve()
-    for environment in {DRIVERS[row][0] for row in options.rows if row != "palate"} & set(RECIPES):
+    environments = sorted({DRIVERS[row][0] for row in options.rows if row != "palate"})
+    for environment in environments:
         python_of(environment, options.home)
     options.out.parent.mkdir(parents=True, exist_ok=True)
     rows: list[dict[str, Any]] = []
@@ -215,7 +220,8 @@ def main() -> None:
             rows.append({"row": name, **row_of(label, events, options.thresholds)})
             print(f"{label}: {time.perf_counter() - started:.0f} s in all", file=sys.stderr, flush=True)
             options.out.write_text(json.dumps(rows, indent=1))
-    text = f"{machine(options.threads)}.\n\n{as_markdown(rows, options.thresholds)}"
+    shown = [machine(options.threads), *(VERSIONS[name] for name in environments)]
+    text = f"{', '.join(shown)}.\n\n{as_markdown(rows, options.thresholds)}"
     print(text)
     if options.write:
         write_section(options.write, text)
