@@ -94,10 +94,13 @@ def setting_chart(
                 axes.set_xscale("log")
                 middle = (part.low * part.high) ** 0.5
                 axes.set_xticks([part.low, middle, part.high], map(plain, (part.low, middle, part.high)))
+                edge = (part.high / part.low) ** 0.06
+                axes.set_xlim(part.low / edge, part.high * edge)
             else:
                 axes.xaxis.set_major_locator(MaxNLocator(6, integer=part.whole))
+                edge = 0.06 * (part.high - part.low)
+                axes.set_xlim(part.low - edge, part.high + edge)
             places = [(trial, trial.values[name]) for trial in trials if _inside(part, trial.values[name])]
-            axes.margins(x=0.06)
         axes.minorticks_off()
         _dots(axes, places, best)
         _value_axis(axes)
