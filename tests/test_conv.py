@@ -92,3 +92,25 @@ def test_every_activation_and_a_missing_feed_forward_keep_the_shape():
     for activation in ("glu", "silu", "gelu", "relu"):
         shape = SMALL.model_copy(update={"activation": activation, "feed_forward": 0.0})
         assert BehaviourEncoder(shape)(torch.randn(5, 8), torch.arange(5)).shape == (5, 8)
+
+
+@settings(max_examples=40, deadline=None)
+@given(lengths_of_histories, st.booleans(), st.integers(1, 3), st.integers(0, 2**31))
+def test_last_states_are_those_of_the_whole_computation(lengths, memory, blocks, seed):
+    torch.manual_seed(seed)
+    encoder = BehaviourEncoder(SMALL.model_copy(update={"memory": memory, "blocks": blocks})).eval()
+    x, position = torch.randn(sum(lengths), 8), positions(lengths)
+    last = torch.tensor(lengths).cumsum(0) - 1
+    torch.testing.assert_close(encoder.last_states(x, position, last), encoder(x, position)[last])
+
+
+def test_last_states_of_long_histories_look_at_the_reach_only():
+    encoder = BehaviourEncoder(SMALL.model_copy(update={"memory": False})).eval()
+    assert encoder.reach == 1 + 2 * (1 + 2 + 5)
+    x, last = torch.randn(90, 8), torch.tensor([39, 89])
+    whole = encoder.last_states(x, positions([40, 50]), last)
+    torch.testing.assert_close(whole, encoder(x, positions([40, 50]))[last])
+    x[: 40 - encoder.reach] = 7.0
+    torch.testing.assert_close(encoder.last_states(x, positions([40, 50]), last), whole)
+    x[40 - encoder.reach] = 7.0
+    assert not torch.allclose(encoder.last_states(x, positions([40, 50]), last)[0], whole[0])

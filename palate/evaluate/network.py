@@ -57,7 +57,7 @@ class NetworkRanker:
                 events=BATCH_POSITIONS,
             ):
                 batch = batch.to(table.device)  # noqa: PLW2901 - the same batch, elsewhere
-                vectors.append(self.model.states(batch, table)[batch.last])
+                vectors.append(self.model.last_states(batch, table))
         return torch.cat(vectors) if vectors else table.new_empty(0, table.shape[1])
 
     def score(self, questions: Questions) -> npt.NDArray[np.float32]:

@@ -179,7 +179,7 @@ def mean_metric(
     """
     wanted = metrics.Metric.parse(metric)
     candidates = prepared.candidates(cold_targets=settings.cold_targets)
-    ranking = rank(ranker, questions, candidates, filter_seen=settings.filter_seen, k=wanted.k or 1)
+    ranking = rank(ranker, questions, candidates, filter_seen=settings.filter_seen, k=0)  # no lists
     return float(metrics.of_ranks(wanted, ranking.ranks, ranking.offsets, ranking.loss).mean())
 
 

@@ -47,6 +47,8 @@ def top_k(scores_QV: npt.NDArray[np.float32], k: int) -> npt.NDArray[np.int32]:
     The k-th best score is found by partition; only what is not below it is sorted.
     """
     num_rows, num_items = scores_QV.shape
+    if k == 0:
+        return np.empty((num_rows, 0), np.int32)
     last = num_items - min(k, num_items)
     threshold = np.partition(scores_QV, last, axis=1)[:, last, None]
     rows, ids = np.nonzero((scores_QV >= threshold) & (scores_QV > -np.inf))

@@ -75,9 +75,13 @@ class LongMemory(nn.Module):
         self.norm = nn.LayerNorm(width)
         self.projection = nn.Linear(width, width, bias=False)
 
-    def forward(self, x_ND: torch.Tensor, position_N: torch.Tensor) -> torch.Tensor:
-        """[N, D] → [N, D], causal within each history."""
+    def forward(
+        self, x_ND: torch.Tensor, position_N: torch.Tensor, kept: torch.Tensor | None = None
+    ) -> torch.Tensor:
+        """[N, D] → [N, D], causal within each history; only the rows ``kept`` where they are named."""
         sums = causal_sum(x_ND, position_N) * (position_N + 1).rsqrt().unsqueeze(1).to(x_ND.dtype)
+        if kept is not None:
+            x_ND, sums = x_ND[kept], sums[kept]
         result: torch.Tensor = x_ND + self.projection(self.norm(sums))
         return result
 
@@ -138,6 +142,32 @@ class BehaviourEncoder(nn.Module):
     def forward(self, x_ND: torch.Tensor, position_N: torch.Tensor) -> torch.Tensor:
         if self.memory is not None:
             x_ND = self.memory(x_ND, position_N)
+        return self._through_blocks(x_ND, position_N)
+
+    @property
+    def reach(self) -> int:
+        """Positions that a state hears of through the blocks, its own included."""
+        return 1 + sum(
+            (block.convolution.kernel_size - 1) * block.convolution.dilation
+            for block in self.blocks
+            if isinstance(block, Block)
+        )
+
+    def last_states(self, x_ND: torch.Tensor, position_N: torch.Tensor, last_B: torch.Tensor) -> torch.Tensor:
+        """``forward(...)[last_B]``, the states of each history's last position, [B, D], in less time.
+
+        Behind the memory, which hears everything, only the positions within reach of the last one are
+        computed. Those among them that would have to look further back come out wrong, and nobody reads them.
+        """
+        counts = (position_N[last_B] + 1).clamp_max(self.reach)
+        ends = counts.cumsum(0)
+        kept = torch.arange(int(ends[-1]), device=x_ND.device) + (last_B + 1 - ends).repeat_interleave(counts)
+        x_KD = x_ND[kept] if self.memory is None else self.memory(x_ND, position_N, kept)
+        # Counted from the first kept position of each history: what lies before it is the neighbour's.
+        own = torch.arange(len(kept), device=x_ND.device) - (ends - counts).repeat_interleave(counts)
+        return self._through_blocks(x_KD, own)[ends - 1]
+
+    def _through_blocks(self, x_ND: torch.Tensor, position_N: torch.Tensor) -> torch.Tensor:
         crossings = Crossings(position_N)
         for block in self.blocks:
             x_ND = block(x_ND, crossings)

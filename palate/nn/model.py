@@ -9,6 +9,7 @@ from torch import nn
 from torch.nn import functional
 
 from palate.nn.again import build_again
+from palate.nn.behaviour import BehaviourEncoder
 from palate.nn.dropout import Dropout
 from palate.nn.encoders import build_behaviour
 from palate.nn.item import ID_STD, ItemTower
@@ -108,6 +109,19 @@ class TasteModel(nn.Module):
 
     def states(self, batch: Batch, table: torch.Tensor) -> torch.Tensor:
         """What is known after each position [N, D], given the items' vectors."""
+        states: torch.Tensor = self.behaviour(self._events(batch, table), batch.position)
+        return states
+
+    def last_states(self, batch: Batch, table: torch.Tensor) -> torch.Tensor:
+        """``states(...)[batch.last]`` [B, D], where possible without computing the others."""
+        events = self._events(batch, table)
+        if isinstance(self.behaviour, BehaviourEncoder):
+            return self.behaviour.last_states(events, batch.position, batch.last)
+        states: torch.Tensor = self.behaviour(events, batch.position)[batch.last]
+        return states
+
+    def _events(self, batch: Batch, table: torch.Tensor) -> torch.Tensor:
+        """What the behaviour encoder reads, [N, D]."""
         x_ND = functional.embedding(batch.item, table) * EVENT_SCALE
         if self.event is not None:
             x_ND = x_ND + self.event(batch.event)
@@ -116,5 +130,5 @@ class TasteModel(nn.Module):
         if torch.is_autocast_enabled(x_ND.device.type):
             # From here on everything stays in autocast's type, instead of going back and forth.
             x_ND = x_ND.to(torch.get_autocast_dtype(x_ND.device.type))
-        states: torch.Tensor = self.behaviour(self.dropout(x_ND), batch.position)
-        return states
+        result: torch.Tensor = self.dropout(x_ND)
+        return result
