@@ -23,8 +23,12 @@ TEMPORAL: dict[str, Any] = {
     "data": {"repeats": "keep"},
     "split": {"kind": "temporal", "horizon_days": 30},
     # A month holds many things in no order that matters, and old habits count.
-    "tasks": [{"name": "coming_items", "window": 100}],
-    "model": {"blocks": 3, "max_history": 400},
+    # The later visits teach what somebody takes again, the rest of the basket what goes with what.
+    "tasks": [
+        {"name": "coming_items", "window": 100},
+        {"name": "coming_items", "window": 100, "this_visit": True, "weight": 0.5},
+    ],
+    "model": {"width": 128, "blocks": 3, "max_history": 400, "dropout": 0.4},
     "train": {"max_epochs": 10},
     "evaluate": {
         "baselines": [

@@ -24,7 +24,6 @@ from palate.errors import NotFittedError, SettingsError, UnknownKeyError, did_yo
 from palate.evaluate.judgement import Judgement, judge
 from palate.evaluate.network import NetworkRanker
 from palate.evaluate.ties import top_k
-from palate.nn.item import ID_STD
 from palate.nn.model import TasteModel
 from palate.schema import (
     FIRST_ID,
@@ -42,7 +41,6 @@ from palate.schema import (
 )
 from palate.settings import Settings
 from palate.train.checkpoint import Progress
-from palate.train.company import company_vectors
 from palate.train.loop import train
 from palate.train.progress import Display, Silent
 
@@ -123,11 +121,6 @@ class Recommender:
         encoder = ContentEncoder.fit(prepared.catalogue, fields, prepared.warm, settings.model.text)
         torch.manual_seed(settings.seed)
         model = _build_model(settings, prepared, encoder, prepared.items.size)
-        if settings.model.initial_vectors == "company":
-            begin = company_vectors(
-                prepared.training(), prepared.items.size, settings.model.width, ID_STD, settings.seed
-            )
-            model.items.begin_with(begin)
         progress = train(
             model,
             prepared,

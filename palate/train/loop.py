@@ -19,10 +19,12 @@ from palate.errors import TrainingError
 from palate.evaluate.metrics import Metric
 from palate.evaluate.network import NetworkRanker
 from palate.evaluate.protocol import mean_metric
+from palate.nn.item import ID_STD
 from palate.nn.model import TasteModel
-from palate.schema import Batch, Part, Questions
+from palate.schema import Batch, Histories, Part, Questions
 from palate.settings import Settings, TrainSettings
 from palate.train.checkpoint import Progress, load_checkpoint, read_tensors, save_checkpoint, write_tensors
+from palate.train.company import company_vectors
 from palate.train.precision import choose_precision
 from palate.train.progress import Display
 from palate.train.tasks import Task, build_tasks, draw_sample, sampling_probability
@@ -76,6 +78,8 @@ def train(
     progress = Progress(precision=choose_precision(options.precision))
     if folder is not None and resume and last.exists():
         progress = load_checkpoint(last, model, optimiser, run)
+    else:
+        progress.seconds = begin(model, histories, settings)
     best_weights = read_tensors(best)[0] if progress.best_epoch >= 0 else {}
     fabric = Fabric(
         accelerator="auto",
@@ -157,6 +161,15 @@ def train(
     model.load_state_dict(best_weights)
     display.stop(farewell(progress, options))
     return progress
+
+
+def begin(model: TasteModel, histories: Histories, settings: Settings) -> float:
+    """The id vectors are where the settings let them begin; the seconds that it took."""
+    started = time.perf_counter()
+    if settings.model.initial_vectors == "company":
+        items, width = model.items.id.weight.shape
+        model.items.begin_with(company_vectors(histories, items, width, ID_STD, settings.seed))
+    return time.perf_counter() - started
 
 
 def step_loss(
