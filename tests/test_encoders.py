@@ -259,7 +259,13 @@ def test_every_encoder_learns_an_ordered_world_and_comes_back_from_its_bundle(na
                 "dropout": 0.1,
                 "classic": {"window": 10, "filters": [8, 8]},
             },
-            "train": {"max_epochs": 12, "batch_events": 256, "learning_rate": 1e-2, "patience": 12},
+            "train": {
+                "max_epochs": 12,
+                "batch_events": 256,
+                "learning_rate": 1e-2,
+                "weight_decay": 0.01,
+                "patience": 12,
+            },
             "evaluate": {
                 "baselines": ["popularity"], "references": [], "filter_seen": False, "bootstrap": 50,
             },

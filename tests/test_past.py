@@ -4,7 +4,8 @@ from hypothesis import strategies as st
 
 from palate.data import past as past_module
 from palate.data.batches import make_batch
-from palate.data.past import gap_buckets, past_of
+from palate.data.moments import gap_buckets
+from palate.data.past import past_of
 from palate.schema import GAP_BUCKETS, LAG_BUCKETS, MOST_TIMES, Histories
 
 ids = st.lists(st.lists(st.integers(2, 6), max_size=12), min_size=1, max_size=4)
@@ -46,7 +47,7 @@ def test_the_past_is_what_looking_through_everything_finds(items, data):
             )
         }
         assert found == {
-            item: (lag, before, int(gap_buckets(np.array([since * 1_000_000]))[0]))
+            item: (lag, before, int(gap_buckets(np.array([since * 1_000_000]), np.array([0]))[0]))
             for item, (lag, before, since) in wanted.items()
         }
         assert part.stop - part.start == len(wanted)  # each item once
@@ -77,7 +78,8 @@ def test_a_very_long_past_ends_somewhere(monkeypatch):
 
 
 def test_buckets_end_at_the_last_one():
-    assert gap_buckets(np.array([-5, 0, 1_000_000, 2**62])).tolist() == [1, 1, 2, GAP_BUCKETS - 1]
+    later = np.array([-5, 0, 1_000_000, 2**62])
+    assert gap_buckets(later, np.zeros(4, np.int64)).tolist() == [1, 1, 2, GAP_BUCKETS - 1]
     far = past_of(Histories.of([[2] + [3] * 1000]), np.array([0]), np.array([1001]), has_time=False)
     assert far.lag.tolist() == [0, LAG_BUCKETS - 1]
     assert far.times.tolist() == [MOST_TIMES, 0]

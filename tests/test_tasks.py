@@ -1,10 +1,19 @@
+import numpy as np
+import pytest
 import torch
 
 from palate.data.batches import make_batch
 from palate.nn.model import Vectors
 from palate.schema import Batch, Histories
 from palate.settings import Settings
-from palate.train.tasks import ComingItems, NextItem, build_tasks, draw_sample, sampling_probability
+from palate.train.tasks import (
+    ComingItems,
+    NextItem,
+    build_tasks,
+    draw_sample,
+    last_of_visit,
+    sampling_probability,
+)
 
 ONE = torch.ones(1).numpy()
 
@@ -68,3 +77,37 @@ def test_a_sample_holds_every_item_of_the_batch_under_its_new_row():
 def test_tasks_are_what_the_settings_say():
     settings = Settings.build(assignments=["tasks=[next_item, {name: coming_items, weight: 0.5, window: 9}]"])
     assert build_tasks(settings.tasks) == (NextItem(1.0), ComingItems(0.5, 9, False))
+
+
+def visits_batch() -> Batch:
+    """One history of three visits, 2 3 | 4 | 5 6 7, a day apart; events of a visit are a minute apart."""
+    minute = 60 * 1_000_000
+    time = np.array([0, 1, 1440, 2880, 2881, 2882]) * minute
+    histories = Histories(np.array([0, 6]), np.arange(2, 8, dtype=np.int32), np.zeros(6, np.uint8), time)
+    return make_batch(histories, max_history=9, has_time=True, target_weights=ONE)
+
+
+def test_a_visit_ends_where_half_an_hour_or_more_follows():
+    assert last_of_visit(visits_batch()).tolist() == [0, 2, 2, 3, 6, 6, 6]
+    untimed = batch_of([[2, 3], [4]])
+    assert last_of_visit(untimed).tolist() == [0, 1, 2, 3, 4]
+
+
+@pytest.mark.parametrize(
+    ("this_visit", "asked"), [(False, {0: 2, 1: 4, 2: 4, 3: 5}), (True, {1: 3, 2: 4, 4: 6, 5: 7})]
+)
+def test_coming_items_leave_the_rest_of_the_visit_out_unless_told(this_visit, asked):
+    torch.manual_seed(0)
+    batch = visits_batch()
+    vectors = vectors_of(batch, 8)
+    losses, weights = ComingItems(1.0, window=1, this_visit=this_visit).losses(batch, vectors, None)
+    scores = vectors.states @ vectors.table[2:].t()
+    wanted = scores.logsumexp(dim=1, keepdim=True) - scores
+    places = torch.tensor(
+        [position for position in range(6) if (not this_visit and position < 4) or this_visit]
+    )
+    assert len(losses) == len(places)
+    assert weights.tolist() == [1.0] * len(places)
+    for place, loss in zip(places.tolist(), losses, strict=True):
+        if place in asked:
+            torch.testing.assert_close(loss, wanted[place, asked[place] - 2])

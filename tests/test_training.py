@@ -18,7 +18,7 @@ from palate.schema import Dataset
 from palate.settings import TrainSettings
 from palate.train import loop
 from palate.train.checkpoint import read_tensors
-from palate.train.loop import learning_rate
+from palate.train.loop import build_optimiser, learning_rate
 from palate.train.progress import Silent
 from tests.worlds import block_world, markov_world
 
@@ -216,6 +216,17 @@ def test_people_with_one_event_are_enough_to_train_on_but_nobody_can_be_asked():
     recommender = Recommender(TINY).fit(Dataset(**{**vars(world), "interactions": single.lazy()}))
     assert "metric" not in recommender.progress.history[0]
     assert recommender.recommend(histories=[[]], k=3).height == 3
+
+
+def test_few_data_decay_more_unless_told():
+    def decay(events, **options):
+        groups = build_optimiser(torch.nn.Linear(3, 2), TrainSettings(**options), events).param_groups
+        return [group["weight_decay"] for group in groups]
+
+    assert decay(90_000) == [1.0, 0.0]
+    assert decay(360_000) == [pytest.approx(0.5), 0.0]
+    assert decay(10) == [1.0, 0.0]
+    assert decay(10, weight_decay=0.2) == [0.2, 0.0]
 
 
 def test_the_learning_rate_rises_then_falls_to_its_end():
