@@ -1,5 +1,6 @@
 """The search for settings: it goes on where it was killed, never ends worse, and says what it did."""
 
+import io
 import json
 import multiprocessing
 import os
@@ -13,12 +14,13 @@ from pathlib import Path
 
 import pytest
 import yaml
+from rich.console import Console
 from typer.testing import CliRunner
 
 from palate.cli import app
 from palate.errors import DataError, SettingsError, TrainingError
 from palate.settings import Settings
-from palate.tune.progress import SilentSearch
+from palate.tune.progress import SearchBar, SilentSearch
 from palate.tune.report import answer, write_report
 from palate.tune.space import DEFAULT, Choice, Space
 from palate.tune.study import tune
@@ -141,6 +143,27 @@ def test_the_same_seed_gives_the_same_trials_and_another_does_not(whole, tmp_pat
     assert comparable(again.trials) == comparable(whole.trials)
     other = tune(block_world(), tmp_path / "other", space=SPACE, settings=TINY, trials=3, seed=1)
     assert other.trials[1].values != whole.trials[1].values
+
+
+def test_the_default_space_can_be_searched(tmp_path):
+    settings = {"train": {"max_epochs": 1, "precision": "float32"}, "model": {"width": 16}}
+    found = tune(block_world(people=40), tmp_path / "study", settings=settings, trials=4)
+    assert [trial.state for trial in found.trials] == [State.DONE] * 4
+    assert found.space.parts.keys() == DEFAULT.keys() - {"model.width"}
+    assert any(trial.values != found.trials[0].values for trial in found.trials)
+
+
+def test_a_person_sees_the_trials_the_best_so_far_and_the_time_left(tmp_path):
+    screen = io.StringIO()
+    with SearchBar(Console(file=screen, width=140, force_terminal=True)) as bar:
+        found = tune(
+            block_world(), tmp_path, space=SPACE, settings=TINY, trials=3, minutes=9, display=bar
+        )  # fmt: skip
+    text = re.sub(r"\x1b\[[\d;?]*[a-zA-Z]", "", screen.getvalue())
+    assert "3/3" in text
+    assert f"best ndcg@10 {found.best.value:.4f} (trial {found.best.number})" in text
+    assert re.search(r"trial 0  ndcg@10 [\d.]+ \*  [\d.]+ s  the current settings", text)
+    assert re.search(r"(s|min) left", text)
 
 
 class Interrupted(SilentSearch):
