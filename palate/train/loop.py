@@ -79,7 +79,7 @@ def train(
     if folder is not None and resume and last.exists():
         progress = load_checkpoint(last, model, optimiser, run)
     else:
-        progress.seconds = begin(model, histories, settings)
+        progress.seconds = place_vectors(model, histories, settings)
     best_weights = read_tensors(best)[0] if progress.best_epoch >= 0 else {}
     fabric = Fabric(
         accelerator="auto",
@@ -163,7 +163,7 @@ def train(
     return progress
 
 
-def begin(model: TasteModel, histories: Histories, settings: Settings) -> float:
+def place_vectors(model: TasteModel, histories: Histories, settings: Settings) -> float:
     """The id vectors are where the settings let them begin; the seconds that it took."""
     started = time.perf_counter()
     if settings.model.initial_vectors == "company":
