@@ -28,7 +28,9 @@ def choose_precision(asked: Literal["auto", "float32", "bfloat16"]) -> str:
 
 def lacks(dtype: torch.dtype) -> bool:
     """Whether this processor seems to have no instructions for products of this type."""
-    return seconds(dtype, size=128) > HOPELESS * seconds(torch.float32, size=128)
+    if dtype == torch.bfloat16 and torch.backends.cpu.get_cpu_capability() == "AVX2":
+        return True  # they came with AVX-512
+    return seconds(dtype, size=64, repeats=50) > HOPELESS * seconds(torch.float32, size=64, repeats=50)
 
 
 def seconds(dtype: torch.dtype, size: int = 768, repeats: int = 5) -> float:
