@@ -115,12 +115,12 @@ def events_per_pass(lengths: IntArray, *, max_history: int) -> int:
 
 
 def events_per_step(lengths: IntArray, *, max_history: int) -> int:
-    """As many events as make a pass of some 128 steps, but at least 128 and at most 8,192.
+    """As many events as make a pass of some 128 steps, but at least 128 and at most 2,500.
 
     Fewer steps leave small data unlearned after the usual number of passes; beyond some thousand events
-    a larger step is no quicker per event and learns less from each.
+    a larger step is hardly quicker per event and learns less from each: see docs/log.md.
     """
-    return min(max(events_per_pass(lengths, max_history=max_history) // 128, 128), 8192)
+    return min(max(events_per_pass(lengths, max_history=max_history) // 128, 128), 2500)
 
 
 def plan_epoch(

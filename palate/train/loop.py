@@ -131,7 +131,7 @@ def train(
             if not math.isfinite(loss.item()):
                 raise TrainingError(not_finite(loss.item(), epoch, step, rate))
             fabric.backward(loss)
-            # The first holds all weights but a sparse table, whose steps do not depend on its gradient's size.
+            # The first holds all but a sparse table, whose steps do not depend on the size of its gradient.
             fabric.clip_gradients(network, optimisers[0], options.clip_norm, error_if_nonfinite=False)
             for optimiser in optimisers:
                 optimiser.step()
@@ -214,7 +214,9 @@ def build_optimisers(model: TasteModel, options: TrainSettings, events: int) -> 
         # A prior of fixed strength weighs less the more data there are; see docs/log.md for the figures.
         decay = min(1.0, DECAY_OF_ONE_EVENT / math.sqrt(max(1, events)))
     table, rate = model.items.id, options.learning_rate
-    dense = [parameter for parameter in model.parameters() if not (table.sparse and parameter is table.weight)]
+    dense = [
+        parameter for parameter in model.parameters() if not (table.sparse and parameter is table.weight)
+    ]
     groups = [
         {"params": [parameter for parameter in dense if parameter.ndim > 1], "weight_decay": decay},
         {"params": [parameter for parameter in dense if parameter.ndim <= 1], "weight_decay": 0.0},
