@@ -28,7 +28,9 @@ format: .venv/installed-dev     ## put the source into form
 	$(BIN)/ruff check --fix .
 
 bench: .venv/installed-dev      ## measurements side by side
-	$(BIN)/python bench/prepare.py
+	$(BIN)/python -m bench.prepare
+	$(BIN)/python -m bench.step --write
+	$(BIN)/python -m bench.scale --write
 	$(BIN)/python -m bench.peers.run $(PEERS) --write peers
 
 clean:                          ## forget the environment and all runs

@@ -137,5 +137,5 @@ def test_steps_grow_with_the_data_within_bounds():
     assert step(10, 3) == 128
     assert step(1_000, 127) == 1_000
     assert step(1_000, 1_000) == 201 * 1_000 // 128
-    assert step(1_000_000, 50) == 8192
+    assert step(1_000_000, 50) == 2500
     assert events_per_step(np.zeros(5, np.int64), max_history=9) == 128

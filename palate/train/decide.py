@@ -6,13 +6,13 @@ from palate.data.batches import events_per_pass
 from palate.data.prepared import Prepared
 from palate.settings import Settings
 
-EVENTS_OF_TRAINING = 5_000_000
+EVENTS_OF_TRAINING = 3_500_000
 """More than these, a pass brings little that the passes before did not; see docs/log.md."""
 FEWEST_PASSES, MOST_PASSES = 4, 12
 
 
 def decided(settings: Settings, prepared: Prepared) -> Settings:
-    """The settings with ``model.again`` and ``train.max_epochs`` as these data want them, where they are open."""
+    """The settings with ``model.again`` and ``train.max_epochs`` as these data want them, if they are open."""
     model, train = settings.model, settings.train
     if model.again == "auto":
         sampled = len(prepared.items) > train.sampled_above  # the sample leaves out the own past
