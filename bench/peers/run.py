@@ -37,10 +37,8 @@ DRIVERS: dict[str, tuple[str, list[str]]] = {
     "recbole-gru4rec": ("recbole", ["--model", "GRU4Rec"]),
 }
 QUICK = [
-    *("palate", "implicit-als", "rectools-ease"),
-    *("palate", "rectools-sasrec"),
-    *("palate", "recbole-nextitnet", "recbole-caser"),
-    *("palate", "recbole-sasrec", "recbole-gru4rec"),
+    *("palate", "implicit-als", "rectools-ease", "rectools-sasrec"),
+    *("palate", "recbole-nextitnet", "recbole-caser", "recbole-sasrec", "recbole-gru4rec"),
 ]
 SLOW = ("recbole-nextitnet", "recbole-caser", "recbole-sasrec", "recbole-gru4rec")
 """An epoch of these takes a quarter of an hour or more: with --quick it is estimated from some steps."""
@@ -177,7 +175,7 @@ def main() -> None:
     parser.add_argument("--home", type=Path, default=Path(os.environ.get("PALATE_PEERS_HOME", ".venv-peers")))
     parser.add_argument("--rounds", type=int, default=1, help="go through the rows so many times")
     parser.add_argument("--quick", action="store_true", help="one epoch, or some steps, of each peer")
-    parser.add_argument("--quick-epochs", type=int, default=3, help="Palate's passes with --quick")
+    parser.add_argument("--quick-epochs", type=int, default=2, help="Palate's passes with --quick")
     parser.add_argument("--steps", type=int, default=20, help="steps of slow peers with --quick")
     parser.add_argument(
         "--estimate",
