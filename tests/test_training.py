@@ -269,6 +269,15 @@ def test_larger_data_get_fewer_passes(people, passes):
     assert decided(Settings(train={"max_epochs": 9}), prepared).train.max_epochs == 9
 
 
+@pytest.mark.parametrize(("people", "dropout"), [(100, 0.4), (18_000, 0.25), (100_000, 0.16)])
+def test_larger_data_get_less_dropout_unless_told(people, dropout):
+    histories = Histories.of([[2, 3] * 10] * people)
+    keys, part = IdMap(pl.Series(["a", "b"])), np.zeros(len(histories.item), np.uint8)
+    prepared = Prepared("", Schema(), keys, keys, histories, part, pl.DataFrame(), {})
+    assert decided(Settings(), prepared).model.dropout == dropout
+    assert decided(Settings(model={"dropout": 0.3}), prepared).model.dropout == 0.3
+
+
 def test_the_learning_rate_rises_then_falls_to_its_end():
     options = TrainSettings(learning_rate=1.0, warmup=0.1)
     rates = [learning_rate(options, done) for done in np.linspace(0, 1, 101)]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 from palate.data.batches import events_per_pass
 from palate.data.prepared import Prepared
 from palate.settings import Settings
@@ -9,17 +11,28 @@ from palate.settings import Settings
 EVENTS_OF_TRAINING = 3_500_000
 """More than these, a pass brings little that the passes before did not; see docs/log.md."""
 FEWEST_PASSES, MOST_PASSES = 4, 12
+LEAST_DROPOUT, DROPOUT_OF_SCARCITY = 0.1, 0.3
+
+
+def scarcity(events: int) -> float:
+    """300 / √events, at most 1: a prior of fixed strength weighs less the more data there are."""
+    return min(1.0, 300 / math.sqrt(max(1, events)))
 
 
 def decided(settings: Settings, prepared: Prepared) -> Settings:
-    """The settings with ``model.again`` and ``train.max_epochs`` as these data want them, if they are open."""
-    model, train = settings.model, settings.train
+    """The settings with ``model.again``, ``model.dropout`` and ``train.max_epochs`` as these data want them,
+    where they are open.
+    """
+    model, train, lengths = settings.model, settings.train, prepared.training().lengths
     if model.again == "auto":
         sampled = len(prepared.items) > train.sampled_above  # the sample leaves out the own past
         again = "ignored" if sampled else "learned" if prepared.has_repeats else "never"
         model = model.model_copy(update={"again": again})
+    if "dropout" not in model.model_fields_set:
+        dropout = LEAST_DROPOUT + DROPOUT_OF_SCARCITY * scarcity(int(lengths.sum()))
+        model = model.model_copy(update={"dropout": round(dropout, 2)})
     if train.max_epochs == 0:
-        events = events_per_pass(prepared.training().lengths, max_history=model.max_history)
+        events = events_per_pass(lengths, max_history=model.max_history)
         passes = round(EVENTS_OF_TRAINING / max(1, events))
         train = train.model_copy(update={"max_epochs": min(max(passes, FEWEST_PASSES), MOST_PASSES)})
     return settings.model_copy(update={"model": model, "train": train})

@@ -25,13 +25,13 @@ from palate.schema import Batch, Histories, Part, Questions
 from palate.settings import Settings, TrainSettings
 from palate.train.checkpoint import Progress, load_checkpoint, read_tensors, save_checkpoint, write_tensors
 from palate.train.company import company_vectors
+from palate.train.decide import scarcity
 from palate.train.precision import choose_precision
 from palate.train.progress import Display
 from palate.train.tasks import Task, build_tasks, draw_sample, sampling_probability
 
 VALIDATION_PEOPLE = 10_000
 """People asked after each pass; more would tell little more and cost a pass of time."""
-DECAY_OF_ONE_EVENT = 300.0
 BETAS = (0.9, 0.98)
 END_OF_DECAY = 0.01
 """The learning rate ends at this share of its peak."""
@@ -211,8 +211,7 @@ def build_optimisers(model: TasteModel, options: TrainSettings, events: int) -> 
     """
     decay = options.weight_decay
     if decay is None:
-        # A prior of fixed strength weighs less the more data there are; see docs/log.md for the figures.
-        decay = min(1.0, DECAY_OF_ONE_EVENT / math.sqrt(max(1, events)))
+        decay = scarcity(events)
     table, rate = model.items.id, options.learning_rate
     dense = [
         parameter for parameter in model.parameters() if not (table.sparse and parameter is table.weight)

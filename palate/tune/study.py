@@ -158,10 +158,10 @@ class Study:
         self.file = TrialFile(folder / "trials.jsonl")
         start(folder, self.file, resume)
         self.prepared: Prepared = prepare(dataset, current, folder / "data")
-        if current.train.max_epochs == 0:  # the same for all trials, which are compared pass by pass
-            passes = {"train": {"max_epochs": decided(current, self.prepared).train.max_epochs}}
-            self.current = current = Settings.build(current.model_dump(), passes)
-            self.given = Settings.build(given, passes).model_dump(exclude_unset=True)
+        self.current = current = decided(current, self.prepared)
+        # The same for all trials, which are compared pass by pass, and for who trains with the best.
+        passes = {"train": {"max_epochs": current.train.max_epochs}}
+        self.given = Settings.build(given, passes).model_dump(exclude_unset=True)
         judging = current.evaluate
         asked = self.prepared.questions(
             Part.VALIDATION, filter_seen=judging.filter_seen, cold_targets=judging.cold_targets
