@@ -301,7 +301,8 @@ class FieldShape:
     name: str
     kind: FieldKind
     size: int
-    """text, category, categories: number of codes, 0 and 1 included; number: 2; vector: its length."""
+    """text, category, categories: number of codes, 0 and 1 included; number: 2; vector: its length; image,
+    video: height and width of a picture; audio: bands of the spectrogram."""
 
 
 @dataclass(frozen=True)
@@ -316,13 +317,36 @@ class EncodedField:
     categories  int32, codes as above laid end to end: item v has values[offsets[v]:offsets[v + 1]]
     number      float32 [V, 2]: standardised value within ±5, and 1 where present
     vector      float32 [V, size]
+    image,      int64, rows of ``media`` laid end to end: item v shows
+    video,      media[values[offsets[v]:offsets[v + 1]]], and the same picture of two items is there once
+    audio
     ==========  ==================================================================================
     """
 
     shape: FieldShape
     values: IntArray | FloatArray
     present: BoolArray  # [V]
-    offsets: IntArray | None = None  # int64 [V + 1], of categories only
+    offsets: IntArray | None = None  # int64 [V + 1], of categories and media only
+    media: npt.NDArray[Any] | None = None  # see ``Media.values``
+
+
+@dataclass(frozen=True)
+class Media:
+    """What is to be seen or heard of V items, decoded once: item v has
+    ``values[row[offsets[v]:offsets[v + 1]]]``, and most have one of it or none.
+
+    =====  ===========================================================================
+    kind   values, M distinct ones, memory-mapped where prepared data are on disk
+    =====  ===========================================================================
+    image  uint8 [M, S, S, 3], red, green, blue
+    video  uint8 [M, F, S, S, 3], F frames evenly spaced over the clip
+    audio  float16 [M, bands, T], log-mel spectrogram of the middle of the track
+    =====  ===========================================================================
+    """
+
+    values: npt.NDArray[Any]
+    row: IntArray  # int64 [pictures of all items]
+    offsets: IntArray  # int64 [V + 1]
 
 
 @dataclass(frozen=True)

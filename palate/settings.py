@@ -78,6 +78,70 @@ class TextSettings(Frozen):
     """Filters per convolution."""
 
 
+class ImageSettings(Frozen):
+    """The image encoder, and how large pictures are read."""
+
+    encoder: str = Field(default="residual", pattern=r"^(classic|residual|pretrained:.+)$")
+    """``classic``: convolution, ReLU, max-pool for each of ``filters``, then one dense layer;
+    ``residual``: residual blocks with group norm; ``pretrained:NAME``: a backbone of transformers, from the
+    local folder NAME or by its name on the hub."""
+    size: Annotated[int, Field(ge=8, le=512)] = 64
+    """Pictures are read at this height and width."""
+    filters: tuple[Positive, ...] = (32, 64, 128)
+    """Filters of each stage; each stage halves the picture."""
+    kernel_size: Positive = 3
+    """Height and width of each filter."""
+    pool: Positive = 2
+    """Height and width of each max-pool of ``classic``."""
+    blocks: Positive = 1
+    """Residual blocks of each stage."""
+    dense: Positive = 128
+    """Width of the vector that a picture becomes."""
+    dropout: Share = 0.0
+    """Dropout before the dense layer."""
+    tuned: Literal["none", "top", "all"] = "none"
+    """What of a pretrained backbone learns: nothing, its last stage, or all of it."""
+
+
+class AudioSettings(Frozen):
+    """The audio encoder: a log-mel spectrogram, read as a picture, pooled over time."""
+
+    sample_rate: Positive = 16_000
+    """Samples a second that tracks are brought to."""
+    seconds: Annotated[float, Field(gt=0.0)] = 10.0
+    """The middle of a track that is heard; shorter ones are filled with silence."""
+    bands: Positive = 64
+    """Mel bands."""
+    window_ms: Annotated[float, Field(gt=0.0)] = 32.0
+    hop_ms: Annotated[float, Field(gt=0.0)] = 16.0
+    filters: tuple[Positive, ...] = (16, 32, 64)
+    """Filters of each stage; each stage halves bands and time."""
+    kernel_size: Positive = 3
+    blocks: Positive = 1
+    """Residual blocks of each stage."""
+    dense: Positive = 128
+    """Width of the vector that a track becomes."""
+    dropout: Share = 0.0
+
+
+class VideoSettings(Frozen):
+    """The video encoder: frames through an image encoder and a convolution over time, or volumes."""
+
+    encoder: Literal["frames", "volume"] = "frames"
+    """``frames``: each frame through ``residual``, then a convolution over time; ``volume``: three-dimensional
+    convolutions."""
+    frames: Annotated[int, Field(ge=1, le=128)] = 8
+    """Frames that are read, evenly spaced over the clip."""
+    size: Annotated[int, Field(ge=8, le=512)] = 64
+    """Height and width of a frame."""
+    filters: tuple[Positive, ...] = (16, 32, 64)
+    kernel_size: Positive = 3
+    """Height and width of each filter, and its length in frames."""
+    blocks: Positive = 1
+    dense: Positive = 128
+    dropout: Share = 0.0
+
+
 class CaserSettings(Frozen):
     """The encoder ``caser``; the defaults are those of its authors."""
 
@@ -146,6 +210,9 @@ class ModelSettings(Frozen):
     content: bool = True
     """Read the items' fields; false learns from ids alone."""
     text: TextSettings = TextSettings()
+    image: ImageSettings = ImageSettings()
+    audio: AudioSettings = AudioSettings()
+    video: VideoSettings = VideoSettings()
     caser: CaserSettings = CaserSettings()
     classic: ClassicSettings = ClassicSettings()
 

@@ -10,7 +10,7 @@ import numpy as np
 import polars as pl
 
 from palate.data.log import count_codes
-from palate.schema import PART_CODES, BoolArray, Histories, IdMap, IntArray, Part, Questions, Schema
+from palate.schema import PART_CODES, BoolArray, Histories, IdMap, IntArray, Media, Part, Questions, Schema
 from palate.settings import SplitSettings
 
 TRAIN = PART_CODES[Part.TRAIN]
@@ -36,6 +36,8 @@ class Prepared:
     """The data report: rules, counts, distributions; JSON-able."""
     split: SplitSettings = field(default_factory=SplitSettings)
     """How ``part`` came about."""
+    media: dict[str, Media] = field(default_factory=dict)
+    """By field: pictures, clips and tracks of ``items.size`` items, decoded."""
 
     @cached_property
     def warm(self) -> BoolArray:
