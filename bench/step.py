@@ -23,6 +23,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 import palate
 from bench.page import machine, write_section
+from palate.train.precision import lacks
 from palate.train.progress import Silent
 
 SHAPES = ((2048, 2048, 2048), (8192, 384, 256), (4096, 128, 3416))
@@ -164,14 +165,18 @@ def main() -> None:
     parser.add_argument("--write", action="store_true", help="put the tables into docs/benchmarks.md")
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
+    lacking = [precision for precision in arguments.precision if lacks(getattr(torch, precision))]
     results = [
         measure(arguments.data, precision, arguments.assignments, arguments.threads)
         for precision in arguments.precision
+        if precision not in lacking
     ]
     if arguments.json:
         print(json.dumps(results, indent=1))
         return
     text = f"{machine(arguments.threads)}. Data: {arguments.data.parent.name}.\n\n{as_markdown(results)}"
+    for precision in lacking:
+        text += f"\n\nNot measured: {precision}, for which this processor has no instructions."
     print(text)
     if arguments.write:
         write_section("step", text)

@@ -41,6 +41,7 @@ from palate.schema import (
 )
 from palate.settings import Settings
 from palate.train.checkpoint import Progress
+from palate.train.decide import decided
 from palate.train.loop import train
 from palate.train.progress import Display, Silent
 
@@ -116,7 +117,7 @@ class Recommender:
         display: Display | None = None,
     ) -> Self:
         """As ``fit``, on data that were cleaned and split before; ``folder`` / "data" holds them already."""
-        self.settings = settings = _with_again(self.settings, prepared)
+        self.settings = settings = decided(self.settings, prepared)
         fields = prepared.schema.fields if settings.model.content else ()
         encoder = ContentEncoder.fit(prepared.catalogue, fields, prepared.warm, settings.model.text)
         torch.manual_seed(settings.seed)
@@ -502,15 +503,6 @@ class Items:
 
 
 _NOTHING = pl.DataFrame(schema={"row": pl.Int64, "id": pl.Int32, "rank": pl.Int64, "score": pl.Float32})
-
-
-def _with_again(settings: Settings, prepared: Prepared) -> Settings:
-    """The settings with ``model.again`` decided by the data where they leave it open."""
-    if settings.model.again != "auto":
-        return settings
-    sampled = len(prepared.items) > settings.train.sampled_above  # the sample leaves out the own past
-    again = "ignored" if sampled else "learned" if prepared.has_repeats else "never"
-    return settings.model_copy(update={"model": settings.model.model_copy(update={"again": again})})
 
 
 def _build_model(settings: Settings, prepared: Prepared, encoder: ContentEncoder, num_ids: int) -> TasteModel:

@@ -241,8 +241,9 @@ class TrainSettings(Frozen):
 
     target_events: tuple[str, ...] | None = None
     """Event types to predict; by default every type but ``return``."""
-    max_epochs: Positive = 12
-    """Passes over the data; the learning rate decays to its end over them."""
+    max_epochs: int = Field(default=0, ge=0)
+    """Passes over the data; the learning rate decays to its end over them. 0 takes as many as read some five
+    million events, at least 4 and at most 12."""
     batch_events: int = Field(default=0, ge=0)
     """Events per step, at least one history; 0 takes as many as make a pass of some 128 steps."""
     learning_rate: Annotated[float, Field(gt=0.0)] = 2e-3

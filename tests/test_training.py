@@ -1,5 +1,6 @@
 """Training: it learns what is there, nothing else, and goes on where it was killed."""
 
+import copy
 import json
 import os
 import signal
@@ -12,13 +13,16 @@ import polars as pl
 import pytest
 import torch
 
+from palate.data.prepared import Prepared
 from palate.errors import BundleError, TrainingError
+from palate.nn.model import TasteModel
 from palate.recommender import Recommender
-from palate.schema import Dataset
-from palate.settings import TrainSettings
+from palate.schema import Content, Dataset, Histories, IdMap, Schema
+from palate.settings import ModelSettings, Settings, TrainSettings
 from palate.train import loop
 from palate.train.checkpoint import read_tensors
-from palate.train.loop import build_optimiser, learning_rate
+from palate.train.decide import decided
+from palate.train.loop import build_optimisers, learning_rate
 from palate.train.progress import Silent
 from tests.worlds import block_world, markov_world
 
@@ -88,10 +92,12 @@ class StopAt(Silent):
             raise KeyboardInterrupt
 
 
-@pytest.mark.parametrize("steps", [2, 5, 11])
-def test_a_run_that_was_interrupted_ends_with_the_same_weights(tmp_path, steps):
+@pytest.mark.parametrize(
+    ("steps", "more"), [(2, {}), (5, {}), (11, {}), (5, {"sampled_above": 5, "negatives": 16})]
+)
+def test_a_run_that_was_interrupted_ends_with_the_same_weights(tmp_path, steps, more):
     world = block_world()
-    settings = {**TINY, "train": {**TINY["train"], "max_epochs": 6}}
+    settings = {**TINY, "train": {**TINY["train"], "max_epochs": 6, **more}}
     whole = Recommender(settings).fit(world, folder=tmp_path / "whole")
     with pytest.raises(KeyboardInterrupt):
         Recommender(settings).fit(world, folder=tmp_path / "broken", display=StopAt(steps))
@@ -218,15 +224,49 @@ def test_people_with_one_event_are_enough_to_train_on_but_nobody_can_be_asked():
     assert recommender.recommend(histories=[[]], k=3).height == 3
 
 
+def small_model(items):
+    shape = ModelSettings(width=8, blocks=1)
+    warm = np.ones(items, bool)
+    return TasteModel(shape, Content(items), warm, num_ids=items, num_event_types=1, has_time=False)
+
+
 def test_few_data_decay_more_unless_told():
     def decay(events, **options):
-        groups = build_optimiser(torch.nn.Linear(3, 2), TrainSettings(**options), events).param_groups
-        return [group["weight_decay"] for group in groups]
+        (optimiser,) = build_optimisers(small_model(4), TrainSettings(**options), events)
+        return [group["weight_decay"] for group in optimiser.param_groups]
 
     assert decay(90_000) == [1.0, 0.0]
     assert decay(360_000) == [pytest.approx(0.5), 0.0]
     assert decay(10) == [1.0, 0.0]
     assert decay(10, weight_decay=0.2) == [0.2, 0.0]
+
+
+def test_of_a_sparse_table_only_the_rows_of_a_step_move_and_as_adam_moves_them():
+    sparse = small_model(50)
+    dense, begun = copy.deepcopy(sparse), sparse.items.id.weight.detach().clone()
+    sparse.items.id.sparse = True
+    options = TrainSettings(learning_rate=0.1, weight_decay=0.0)
+    for model, number in ((sparse, 2), (dense, 1)):
+        optimisers = build_optimisers(model, options, 100)
+        assert len(optimisers) == number
+        for _ in range(3):
+            (model.items(torch.tensor([3, 7, 20])) - 1).square().sum().backward()
+            for optimiser in optimisers:
+                optimiser.step()
+                optimiser.zero_grad()
+    torch.testing.assert_close(sparse.items.id.weight, dense.items.id.weight)
+    moved = (sparse.items.id.weight != begun).any(dim=1).nonzero().squeeze(1)
+    assert moved.tolist() == [3, 7, 20]
+
+
+@pytest.mark.parametrize(("people", "passes"), [(100, 12), (5_000, 12), (40_000, 6), (200_000, 4)])
+def test_larger_data_get_fewer_passes(people, passes):
+    histories = Histories.of([[2, 3] * 10] * people)
+    part = np.zeros(len(histories.item), np.uint8)
+    keys = IdMap(pl.Series(["a", "b"]))
+    prepared = Prepared("", Schema(), keys, keys, histories, part, pl.DataFrame(), {})
+    assert decided(Settings(), prepared).train.max_epochs == passes
+    assert decided(Settings(train={"max_epochs": 9}), prepared).train.max_epochs == 9
 
 
 def test_the_learning_rate_rises_then_falls_to_its_end():

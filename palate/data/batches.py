@@ -109,14 +109,18 @@ def condition_of(questions: Questions) -> Condition | None:
     )
 
 
+def events_per_pass(lengths: IntArray, *, max_history: int) -> int:
+    """Positions that one pass reads: each history's latest events, and its start."""
+    return int((np.minimum(lengths, max_history) + 1)[lengths > 0].sum())
+
+
 def events_per_step(lengths: IntArray, *, max_history: int) -> int:
     """As many events as make a pass of some 128 steps, but at least 128 and at most 8,192.
 
     Fewer steps leave small data unlearned after the usual number of passes; beyond some thousand events
     a larger step is no quicker per event and learns less from each.
     """
-    events = int((np.minimum(lengths, max_history) + 1)[lengths > 0].sum())
-    return min(max(events // 128, 128), 8192)
+    return min(max(events_per_pass(lengths, max_history=max_history) // 128, 128), 8192)
 
 
 def plan_epoch(

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,7 @@ from safetensors.torch import save_file
 from palate.errors import BundleError
 from palate.settings import TrainSettings
 
-FORMAT = 1
+FORMAT = 2
 
 
 @dataclass
@@ -96,7 +97,11 @@ def read_tensors(path: Path) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
 
 
 def save_checkpoint(
-    path: Path, model: torch.nn.Module, optimiser: torch.optim.Optimizer, progress: Progress, run: str
+    path: Path,
+    model: torch.nn.Module,
+    optimisers: Sequence[torch.optim.Optimizer],
+    progress: Progress,
+    run: str,
 ) -> None:
     """``path`` holds all that ``load_checkpoint`` needs to go on as though nothing had happened.
 
@@ -104,24 +109,27 @@ def save_checkpoint(
         run: what the run depends on (settings and data); a checkpoint of another run is refused.
     """
     tensors = {f"model.{name}": tensor for name, tensor in model.state_dict().items()}
-    for index, state in optimiser.state_dict()["state"].items():
-        tensors |= {f"optimiser.{index}.{name}": torch.as_tensor(value) for name, value in state.items()}
+    for number, optimiser in enumerate(optimisers):
+        for index, state in optimiser.state_dict()["state"].items():
+            place = f"optimiser.{number}.{index}"
+            tensors |= {f"{place}.{name}": torch.as_tensor(value) for name, value in state.items()}
     header = {"format": FORMAT, "run": run, "progress": asdict(progress)}
     write_tensors(path, tensors, header)
 
 
 def load_checkpoint(
-    path: Path, model: torch.nn.Module, optimiser: torch.optim.Optimizer, run: str
+    path: Path, model: torch.nn.Module, optimisers: Sequence[torch.optim.Optimizer], run: str
 ) -> Progress:
-    """The model and the optimiser are as they were when the checkpoint was written.
+    """The model and the optimisers are as they were when the checkpoint was written.
 
     Raises:
-        BundleError: the file is damaged, of a newer format, or of a run with other settings or data.
+        BundleError: the file is damaged, of another format, or of a run with other settings or data.
     """
     tensors, header = read_tensors(path)
-    if header["format"] > FORMAT:
+    if header["format"] != FORMAT:
         raise BundleError(
-            f"{path} has checkpoint format {header['format']}; this version reads up to {FORMAT}."
+            f"{path} has checkpoint format {header['format']}; this version reads {FORMAT}. "
+            "Train without --resume."
         )
     if header["run"] != run:
         raise BundleError(
@@ -129,10 +137,13 @@ def load_checkpoint(
             "Give the same settings and data, or train without --resume."
         )
     model.load_state_dict({n.removeprefix("model."): t for n, t in tensors.items() if n.startswith("model.")})
-    state: dict[int, dict[str, torch.Tensor]] = {}
-    for name, tensor in tensors.items():
-        if name.startswith("optimiser."):
-            _, index, key = name.split(".", 2)
-            state.setdefault(int(index), {})[key] = tensor
-    optimiser.load_state_dict({"state": state, "param_groups": optimiser.state_dict()["param_groups"]})
+    for number, optimiser in enumerate(optimisers):
+        state: dict[int, dict[str, torch.Tensor | int]] = {}
+        for name, tensor in tensors.items():
+            if name.startswith(f"optimiser.{number}."):
+                _, _, index, key = name.split(".", 3)
+                # Counts that were plain numbers are so again: as tensors they would round otherwise.
+                value = tensor if tensor.ndim or tensor.is_floating_point() else int(tensor)
+                state.setdefault(int(index), {})[key] = value
+        optimiser.load_state_dict({"state": state, "param_groups": optimiser.state_dict()["param_groups"]})
     return Progress(**header["progress"])

@@ -32,6 +32,7 @@ from palate.train.tasks import Task, build_tasks, draw_sample, sampling_probabil
 VALIDATION_PEOPLE = 10_000
 """People asked after each pass; more would tell little more and cost a pass of time."""
 DECAY_OF_ONE_EVENT = 300.0
+BETAS = (0.9, 0.98)
 END_OF_DECAY = 0.01
 """The learning rate ends at this share of its peak."""
 
@@ -71,13 +72,15 @@ def train(
     counts = np.bincount(histories.item, minlength=prepared.items.size)
     probability_V = sampling_probability(torch.from_numpy(counts))
 
-    optimiser = build_optimiser(model, options, len(histories.item))
+    # Of a large table a step sees a small part, and only that part should cost anything.
+    model.items.id.sparse = draws_negatives
+    optimisers = build_optimisers(model, options, len(histories.item))
     last, best = (
         (folder or Path()) / "checkpoints" / name for name in ("last.safetensors", "best.safetensors")
     )
     progress = Progress(precision=choose_precision(options.precision))
     if folder is not None and resume and last.exists():
-        progress = load_checkpoint(last, model, optimiser, run)
+        progress = load_checkpoint(last, model, optimisers, run)
     else:
         progress.seconds = place_vectors(model, histories, settings)
     best_weights = read_tensors(best)[0] if progress.best_epoch >= 0 else {}
@@ -87,7 +90,7 @@ def train(
         precision="bf16-mixed" if progress.precision == "bfloat16" else "32-true",
         loggers=TensorBoardLogger(folder, name="tensorboard", version="") if folder else None,
     )
-    network, optimiser = fabric.setup(model, optimiser)
+    network, *optimisers = fabric.setup(model, *optimisers)
     lengths, size = histories.lengths, settings.model.max_history
     batch_events = options.batch_events or events_per_step(lengths, max_history=size)
 
@@ -118,7 +121,7 @@ def train(
             draw = (settings.seed, epoch, step)
             torch.manual_seed(int(np.random.SeedSequence(draw).generate_state(1, np.uint64)[0] >> 1))
             rate = learning_rate(options, (epoch + step / len(plan)) / options.max_epochs)
-            for group in optimiser.param_groups:
+            for group in (group for optimiser in optimisers for group in optimiser.param_groups):
                 group["lr"] = rate
             events = len(batch.item)
 
@@ -128,9 +131,11 @@ def train(
             if not math.isfinite(loss.item()):
                 raise TrainingError(not_finite(loss.item(), epoch, step, rate))
             fabric.backward(loss)
-            fabric.clip_gradients(network, optimiser, max_norm=options.clip_norm, error_if_nonfinite=False)
-            optimiser.step()
-            optimiser.zero_grad()
+            # The first holds all weights but a sparse table, whose steps do not depend on its gradient's size.
+            fabric.clip_gradients(network, optimisers[0], options.clip_norm, error_if_nonfinite=False)
+            for optimiser in optimisers:
+                optimiser.step()
+                optimiser.zero_grad()
 
             progress.step = step + 1
             progress.loss_sum += loss.item() * weight
@@ -140,7 +145,7 @@ def train(
             step_started = step_ended
             if folder is not None and (epoch * len(plan) + step + 1) % options.checkpoint_steps == 0:
                 progress.seconds = began_with + time.perf_counter() - started
-                save_checkpoint(last, model, optimiser, progress, run)
+                save_checkpoint(last, model, optimisers, progress, run)
 
         trained = time.perf_counter()
         metric = validate(model, prepared, questions, settings)
@@ -155,7 +160,7 @@ def train(
             fabric.log_dict(progress.history[-1], step=epoch)
             if better:
                 write_tensors(best, best_weights, {"epoch": epoch})
-            save_checkpoint(last, model, optimiser, progress, run)
+            save_checkpoint(last, model, optimisers, progress, run)
             write_log(folder / "log.jsonl", progress)
 
     model.load_state_dict(best_weights)
@@ -200,19 +205,24 @@ def step_loss(
     return total, weight
 
 
-def build_optimiser(model: TasteModel, options: TrainSettings, events: int) -> torch.optim.AdamW:
-    """AdamW (Loshchilov and Hutter, 2019); vectors such as biases, gains and gates do not decay."""
+def build_optimisers(model: TasteModel, options: TrainSettings, events: int) -> list[torch.optim.Optimizer]:
+    """AdamW (Loshchilov and Hutter, 2019), whose vectors such as biases, gains and gates do not decay; where
+    the id table is sparse, lazy Adam for it, which moves the rows of a step alone and lets nothing decay.
+    """
     decay = options.weight_decay
     if decay is None:
         # A prior of fixed strength weighs less the more data there are; see docs/log.md for the figures.
         decay = min(1.0, DECAY_OF_ONE_EVENT / math.sqrt(max(1, events)))
-    matrices = [parameter for parameter in model.parameters() if parameter.ndim > 1]
-    others = [parameter for parameter in model.parameters() if parameter.ndim <= 1]
+    table, rate = model.items.id, options.learning_rate
+    dense = [parameter for parameter in model.parameters() if not (table.sparse and parameter is table.weight)]
     groups = [
-        {"params": matrices, "weight_decay": decay},
-        {"params": others, "weight_decay": 0.0},
+        {"params": [parameter for parameter in dense if parameter.ndim > 1], "weight_decay": decay},
+        {"params": [parameter for parameter in dense if parameter.ndim <= 1], "weight_decay": 0.0},
     ]
-    return torch.optim.AdamW(groups, lr=options.learning_rate, betas=(0.9, 0.98), fused=True)
+    optimisers: list[torch.optim.Optimizer] = [torch.optim.AdamW(groups, lr=rate, betas=BETAS, fused=True)]
+    if table.sparse:
+        optimisers.append(torch.optim.SparseAdam([table.weight], lr=rate, betas=BETAS))
+    return optimisers
 
 
 def learning_rate(options: TrainSettings, done: float) -> float:

@@ -9,6 +9,9 @@ import torch
 
 WORTH_IT = 1.5
 """bfloat16 must be this much faster: it costs casts around every product, and some accuracy."""
+HOPELESS = 2.0
+"""Small products that take so many times as long tell that there are no instructions for a format, and that
+a large one had better not be tried: it would take a second."""
 
 
 def choose_precision(asked: Literal["auto", "float32", "bfloat16"]) -> str:
@@ -18,7 +21,16 @@ def choose_precision(asked: Literal["auto", "float32", "bfloat16"]) -> str:
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     if device.type == "cuda":
         return "bfloat16" if torch.cuda.is_bf16_supported() else "float32"
+    if lacks(torch.bfloat16):
+        return "float32"
     return "bfloat16" if seconds(torch.float32) > WORTH_IT * seconds(torch.bfloat16) else "float32"
+
+
+def lacks(dtype: torch.dtype) -> bool:
+    """Whether this processor seems to have no instructions for products of this type."""
+    if dtype == torch.bfloat16 and torch.backends.cpu.get_cpu_capability() == "AVX2":
+        return True  # they came with AVX-512
+    return seconds(dtype, size=64, repeats=50) > HOPELESS * seconds(torch.float32, size=64, repeats=50)
 
 
 def seconds(dtype: torch.dtype, size: int = 768, repeats: int = 5) -> float:

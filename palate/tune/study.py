@@ -25,6 +25,7 @@ from palate.errors import DataError, SettingsError, TrainingError
 from palate.evaluate.metrics import Metric
 from palate.schema import Dataset, Part
 from palate.settings import Settings, read_yaml
+from palate.train.decide import decided
 from palate.tune.progress import SilentSearch, TuneDisplay
 from palate.tune.search import Search
 from palate.tune.space import DEFAULT, Space, names_in, nested
@@ -157,6 +158,10 @@ class Study:
         self.file = TrialFile(folder / "trials.jsonl")
         start(folder, self.file, resume)
         self.prepared: Prepared = prepare(dataset, current, folder / "data")
+        if current.train.max_epochs == 0:  # the same for all trials, which are compared pass by pass
+            passes = {"train": {"max_epochs": decided(current, self.prepared).train.max_epochs}}
+            self.current = current = Settings.build(current.model_dump(), passes)
+            self.given = Settings.build(given, passes).model_dump(exclude_unset=True)
         judging = current.evaluate
         asked = self.prepared.questions(
             Part.VALIDATION, filter_seen=judging.filter_seen, cold_targets=judging.cold_targets

@@ -1,0 +1,25 @@
+"""What the settings leave to the data."""
+
+from __future__ import annotations
+
+from palate.data.batches import events_per_pass
+from palate.data.prepared import Prepared
+from palate.settings import Settings
+
+EVENTS_OF_TRAINING = 5_000_000
+"""More than these, a pass brings little that the passes before did not; see docs/log.md."""
+FEWEST_PASSES, MOST_PASSES = 4, 12
+
+
+def decided(settings: Settings, prepared: Prepared) -> Settings:
+    """The settings with ``model.again`` and ``train.max_epochs`` as these data want them, where they are open."""
+    model, train = settings.model, settings.train
+    if model.again == "auto":
+        sampled = len(prepared.items) > train.sampled_above  # the sample leaves out the own past
+        again = "ignored" if sampled else "learned" if prepared.has_repeats else "never"
+        model = model.model_copy(update={"again": again})
+    if train.max_epochs == 0:
+        events = events_per_pass(prepared.training().lengths, max_history=model.max_history)
+        passes = round(EVENTS_OF_TRAINING / max(1, events))
+        train = train.model_copy(update={"max_epochs": min(max(passes, FEWEST_PASSES), MOST_PASSES)})
+    return settings.model_copy(update={"model": model, "train": train})
