@@ -22,6 +22,9 @@ Model = TypeVar("Model", bound=BaseModel)
 Share = Annotated[float, Field(ge=0.0, lt=1.0)]
 Positive = Annotated[int, Field(ge=1)]
 
+PRETRAINED = "pretrained:"
+"""Before the name or folder of an encoder that others have trained."""
+
 
 class Frozen(BaseModel):
     """A settings model: immutable, no unknown keys, every field documented."""
@@ -64,8 +67,13 @@ class SplitSettings(Frozen):
 
 
 class TextSettings(Frozen):
-    """The text encoder: embeddings, convolutions of several widths, max-pool, dense."""
+    """The text encoder: embeddings, convolutions of several widths, max-pool, dense; or a pretrained one."""
 
+    encoder: str = Field(default="convolution", pattern=r"^(convolution|pretrained:.+)$")
+    """``convolution``: our own; ``pretrained:NAME``: the mean of the last vectors of a sentence encoder of
+    transformers, with its own tokens, from the local folder NAME or by its name on the hub."""
+    tuned: Literal["none", "top", "all"] = "none"
+    """What of a pretrained encoder learns: nothing, its last layer, or all of it."""
     vocabulary: Positive = 4000
     """Sub-word tokens learned from the training catalogue."""
     max_tokens: Positive = 32
@@ -96,7 +104,7 @@ class ImageSettings(Frozen):
     blocks: Positive = 1
     """Residual blocks of each stage."""
     dense: Positive = 128
-    """Width of the vector that a picture becomes."""
+    """Width of the vector that a picture becomes; a pretrained backbone has its own."""
     dropout: Share = 0.0
     """Dropout before the dense layer."""
     tuned: Literal["none", "top", "all"] = "none"
