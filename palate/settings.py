@@ -123,13 +123,15 @@ class AudioSettings(Frozen):
     window_ms: Annotated[float, Field(gt=0.0)] = 32.0
     hop_ms: Annotated[float, Field(gt=0.0)] = 16.0
     filters: tuple[Positive, ...] = (16, 32, 64)
-    """Filters of each stage; each stage halves bands and time."""
+    """Filters of each stage; each stage halves bands and time, which were halved once before."""
     kernel_size: Positive = 3
+    """Bands and steps of time of each filter; odd."""
     blocks: Positive = 1
     """Residual blocks of each stage."""
     dense: Positive = 128
     """Width of the vector that a track becomes."""
     dropout: Share = 0.0
+    """Dropout before the dense layer."""
 
 
 class VideoSettings(Frozen):
@@ -143,11 +145,15 @@ class VideoSettings(Frozen):
     size: Annotated[int, Field(ge=8, le=512)] = 64
     """Height and width of a frame."""
     filters: tuple[Positive, ...] = (16, 32, 64)
+    """Filters of each stage; each stage halves the frames, which were halved once before."""
     kernel_size: Positive = 3
-    """Height and width of each filter, and its length in frames."""
+    """Height and width of each filter, and its length in frames; odd."""
     blocks: Positive = 1
+    """Residual blocks of each stage."""
     dense: Positive = 128
+    """Width of the vector that a clip becomes."""
     dropout: Share = 0.0
+    """Dropout before the last dense layer."""
 
 
 class CaserSettings(Frozen):

