@@ -15,11 +15,13 @@ import torch
 from tokenizers import Tokenizer, models, pre_tokenizers, processors
 
 from palate.data.content import ContentEncoder
+from palate.data.source import dataset_from_frames
 from palate.errors import MissingExtraError, SettingsError
 from palate.nn.fields import EncodedColumn
 from palate.nn.image import build_image_encoder
 from palate.nn.item import ItemTower
 from palate.nn.pretrained import PretrainedText
+from palate.recommender import Recommender
 from palate.schema import Field, FieldKind
 from palate.settings import ImageSettings, ModelSettings, TextSettings
 
@@ -273,3 +275,39 @@ def test_a_real_sentence_encoder_knows_what_is_alike() -> None:
     alike = (vectors @ vectors.T).fill_diagonal_(-1)
     assert vectors.shape == (4, 384)
     assert alike.argmax(dim=1).tolist() == [1, 0, 3, 2]
+
+
+def test_a_recommender_with_a_pretrained_encoder_is_trained_saved_and_loaded(
+    checkpoints: dict[str, Path], tmp_path: Path
+) -> None:
+    generator = np.random.default_rng(0)
+    rows = 300
+    log = pl.DataFrame(
+        {
+            "user": generator.integers(0, 30, rows),
+            "item": generator.integers(0, 12, rows),
+            "time": np.arange(rows),
+        }
+    )
+    items = pl.DataFrame(
+        {"item": np.arange(12), "title": [f"{a} {b}" for a in ("red", "blue", "old") for b in WORDS[4:8]]}
+    )
+    settings = {
+        "model": {
+            "width": 8,
+            "blocks": 1,
+            "text": {"encoder": f"pretrained:{checkpoints['bert']}", "max_tokens": 6},
+        },
+        "train": {"max_epochs": 1, "threads": 1},
+    }
+    dataset = dataset_from_frames(
+        log, user="user", item="item", time="time", items=items, fields={"title": "text"}
+    )
+    recommender = Recommender(settings).fit(dataset)
+    recommender.save(tmp_path / "bundle")
+    loaded = Recommender.load(tmp_path / "bundle")
+    assert loaded.recommend([3], filter_seen=False).equals(recommender.recommend([3], filter_seen=False))
+    title = loaded.model.items.contributions()[1][1]
+    assert title[2:].any(dim=1).all()
+    loaded.items.add(pl.DataFrame({"item": [99], "title": ["old red lamp"]}))
+    assert 99 in loaded.recommend([3], k=13, filter_seen=False)["item"].to_list()
