@@ -57,7 +57,7 @@ class ItemTower(nn.Module):
     have an id vector of their own; the content is given anew.
 
     Args:
-        settings: the model's width and its text encoder.
+        settings: the model's width and the encoders of its fields.
         content: of every item; ``Content(rows)`` without fields makes the tower a plain table.
         warm: bool [num_ids], items whose id vector is trained; by default, all. Others read row 1.
         num_ids: rows of the id table, where content has more rows (items added after training).
@@ -80,9 +80,7 @@ class ItemTower(nn.Module):
         if warm is not None:
             self.set_warm(warm)
         self.fields = nn.ModuleList(
-            FieldProjection(
-                EncodedColumn(field, settings.width, settings.text), settings.width, len(content.fields)
-            )
+            FieldProjection(EncodedColumn(field, settings), settings.width, len(content.fields))
             for field in content.fields
         )
 
