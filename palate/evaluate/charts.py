@@ -177,13 +177,17 @@ def funnel_chart(title: str, steps: Sequence[tuple[str, int]], kept: int) -> Mar
 
 
 def confusion_chart(title: str, names: Sequence[str], shares: Sequence[Sequence[float]]) -> Markup:
-    """Squares whose shade is the share of a row that fell into a column, with percentages where there is room."""
+    """Squares whose shade is the share of a row that fell into a column; percentages where there is room."""
     size, shown = len(names), [name if len(name) <= 18 else f"{name[:17]}…" for name in names]
     with style():
         side = min(30.0, (WIDTH - _room(shown) - 12) / size)
-        left, top = round(WIDTH - side * size - 12), _room(shown)
+        left, top = _room(shown), _room(shown) + 8
         figure, axes = figure_with_axes(
-            round(top + side * size + 12), left=left, right=12, bottom=12, top=top
+            round(top + side * size + 12),
+            left=left,
+            right=round(WIDTH - left - side * size),
+            bottom=12,
+            top=top,
         )
         for y, row in enumerate(shares):
             for x, share in enumerate(row):

@@ -46,7 +46,7 @@ class ClassRow:
 
     metrics: dict[str, float]
     classes: tuple[dict[str, Any], ...]
-    """``name``, ``precision``, ``recall``, ``f1`` and ``items`` of each class that items have or were given."""
+    """Of each class that items have or were given: ``name``, ``precision``, ``recall``, ``f1``, ``items``."""
     threshold: float | None
     """None where an item has one class."""
     seconds: float
@@ -162,7 +162,7 @@ def _loss(truth: BoolArray, probabilities: Probabilities, several: bool) -> floa
 
 
 def best_threshold(truth: BoolArray, probabilities: Probabilities) -> float:
-    """The threshold with the best macro F1 on these items, of equal ones the nearest to .5; .5 without any."""
+    """That with the best macro F1 on these items, of equal ones the nearest to .5; .5 without items."""
     if not truth.any():
         return 0.5
     macro = {t: macro_f1(truth, decide(probabilities, t)) for t in THRESHOLDS}
@@ -170,7 +170,7 @@ def best_threshold(truth: BoolArray, probabilities: Probabilities) -> float:
 
 
 def macro_f1(truth: BoolArray, given: BoolArray) -> float:
-    """As in ``class_metrics``, without what takes time there: it is asked for every threshold of every pass."""
+    """As in ``class_metrics``, without what takes time there: each pass asks for it at every threshold."""
     there = truth.any(axis=0)
     right, had, said = ((each[:, there]).sum(axis=0) for each in (truth & given, truth, given))
     return float((2 * right / (had + said)).mean())
