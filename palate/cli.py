@@ -197,6 +197,8 @@ def train(
     print_judgements(judgements)
     print_classes(classes)
     if not recommender.settings.recommends:
+        if not classes:
+            notices.print("Not judged: no held-out item has a label. More labelled items would tell.")
         answers.print(f"Report: {escape(str(report))}", soft_wrap=True)
         answers.print(f"Next: palate classify {escape(str(out))} KEY --json", soft_wrap=True)
         return

@@ -375,14 +375,13 @@ class Recommender:
     def evaluate_classes(
         self, *, part: Part = Part.TEST, on_start: Callable[[str], None] | None = None
     ) -> list[ClassJudgement]:
-        """How well each predicted field is told of held-out items, beside the usual ways; empty without any.
+        """How well each predicted field is told of held-out items, beside the usual ways.
+
+        A field of which no held-out item has a value is left out.
 
         Args:
             part: the held-out items to ask about.
             on_start: is told the name of each row before it is made.
-
-        Raises:
-            DataError: no held-out item has a label.
         """
         bundle = self._fitted()
         labels = tuple(Labels.of(bundle.prepared, column, self.settings.seed) for column in bundle.classes)

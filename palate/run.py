@@ -78,7 +78,10 @@ def write_judgements(
     classes: Sequence[ClassJudgement] = (),
 ) -> Path:
     """``folder`` holds these judgements, examples of the first one, and the report of it all; its path."""
-    _write(folder / "evaluation.json", [judgement.to_json() for judgement in (*judgements, *classes)])
+    _write(
+        folder / "evaluation.json",
+        [each.to_json() for each in judgements] + [each.to_json() for each in classes],
+    )
     _write(folder / "examples.json", examples(recommender, judgements[0]) if judgements else [])
     return refresh_report(folder, recommender)
 

@@ -168,6 +168,18 @@ def test_items_without_a_label_take_no_part():
     assert recommender.classify(["i000"]).height == 1
 
 
+def test_a_field_without_held_out_labels_is_learned_and_not_judged():
+    world = kind_world(items=40)
+    assert world.items is not None
+    prepared = Recommender(QUICK).fit(world).prepared
+    training = pl.Series(prepared.items.keys(np.flatnonzero(item_parts(prepared, 0) == 0)))
+    some = world.items.with_columns(kind=pl.when(pl.col("item").is_in(training.implode())).then("kind"))
+    recommender = Recommender(QUICK).fit(replace(world, items=some))
+    assert recommender.evaluate_classes() == []
+    assert "metric" not in recommender.progress.history[0]
+    assert recommender.classify(["i000"]).height == 1
+
+
 # Metrics
 
 

@@ -23,7 +23,7 @@ import torch
 
 from palate.data.labels import Labels
 from palate.data.prepared import Prepared
-from palate.errors import DataError, SettingsError, did_you_mean
+from palate.errors import SettingsError, did_you_mean
 from palate.evaluate.class_baselines import CLASS_BASELINES
 from palate.nn.model import TasteModel
 from palate.schema import BoolArray, FieldKind, IntArray, Part
@@ -209,13 +209,13 @@ def judge_classes(
 ) -> list[ClassJudgement]:
     """A judgement of each predicted field on the items of ``part``, beside ``CLASS_BASELINES``.
 
-    Raises:
-        DataError: no labelled item is in that part.
+    A field of which no item of the part has a value is left out.
     """
     hidden = tuple(of.name for of in labels)
     return [
         _judged(model, place, prepared, of, hidden, part, fit_seconds, on_start)
         for place, of in enumerate(labels)
+        if len(of.ids(part))
     ]
 
 
@@ -230,11 +230,6 @@ def _judged(
     on_start: Callable[[str], None] | None,
 ) -> ClassJudgement:
     ids = labels.ids(part)
-    if not len(ids):
-        raise DataError(
-            f"No item of the {part} part has a value of '{labels.name}', so nobody can tell how well it is "
-            "predicted. Use more labelled items."
-        )
     truth = labels.truth(ids)
     head = model.class_heads()[place]
     probabilities = class_probabilities(model, place, ids)
