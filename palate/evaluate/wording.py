@@ -22,6 +22,9 @@ RANKERS = {
     "recent_item_knn": "Recent-item k-NN",
     "recent_content_knn": "Recent-content k-NN",
     "bought_before": "Bought before",
+}
+
+CLASSIFIERS = {
     "majority": "Most frequent",
     "logistic_words": "Logistic regression, words",
     "logistic_colours": "Logistic regression, colours",
@@ -107,7 +110,7 @@ def higher_is_better(text: str) -> bool:
 
 
 def ranker_label(key: str) -> str:
-    return RANKERS.get(key, key)
+    return RANKERS.get(key) or CLASSIFIERS.get(key, key)
 
 
 def decimals(values: Iterable[float]) -> int:
