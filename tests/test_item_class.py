@@ -26,6 +26,7 @@ from palate.evaluate.classes import (
 )
 from palate.recommender import Recommender
 from palate.schema import Dataset, Field, FieldKind, Media, Part
+from tests.test_cli import palate
 from tests.test_training import StopAt
 from tests.worlds import BLOCK_WORDS, block_world
 
@@ -502,6 +503,10 @@ def test_mistakes_on_the_command_line_have_a_message(shop):
         done = run("classify", shop / "run", *words)
         assert isinstance(done.exception, (SettingsError, UnknownKeyError, DataError)), (words, done.output)
         assert message in str(done.exception)
+    whole = palate("classify", shop / "run", "nothing", "--json")
+    assert (whole.returncode, whole.stdout) == (2, "")
+    assert "'nothing'" in whole.stderr
+    assert "Traceback" not in whole.stderr
     done = run("recommend", shop / "run", "--user", "u001")
     assert "classify items and nothing else" in str(done.exception)
     into_itself = run(
