@@ -144,7 +144,9 @@ def as_markdown(rows: dict[str, list[dict[str, Any]]]) -> str:
     """One table for each of the sizes that grow."""
     parts = []
     for name, points in rows.items():
-        head = f"| {TITLES[name]} | training, µs per event | ranking, ms per person | prepared, s | memory, MB |"
+        head = (
+            f"| {TITLES[name]} | training, µs per event | ranking, ms per person | prepared, s | memory, MB |"
+        )
         lines = [head, "| --- |" + " --- |" * 4]
         for point in points:
             lines.append(

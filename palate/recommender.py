@@ -16,11 +16,20 @@ import torch
 
 from palate.bundle import Bundle, load_bundle, save_bundle
 from palate.data.additions import add_items
+from palate.data.columns import CategoryColumn
 from palate.data.content import ContentEncoder
+from palate.data.labels import Labels, predicted_fields
 from palate.data.moments import microseconds
 from palate.data.source import read_dataset
 from palate.data.store import Prepared, prepare
 from palate.errors import NotFittedError, SettingsError, UnknownKeyError, did_you_mean
+from palate.evaluate.classes import (
+    ClassJudgement,
+    class_probabilities,
+    decide,
+    judge_classes,
+    set_thresholds,
+)
 from palate.evaluate.judgement import Judgement, judge
 from palate.evaluate.network import NetworkRanker
 from palate.evaluate.ties import top_k
@@ -42,8 +51,10 @@ from palate.schema import (
 from palate.settings import Settings
 from palate.train.checkpoint import Progress
 from palate.train.decide import decided
+from palate.train.items import train_on_items
 from palate.train.loop import train
 from palate.train.progress import Display, Silent
+from palate.train.start import start_from
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -118,11 +129,19 @@ class Recommender:
     ) -> Self:
         """As ``fit``, on data that were cleaned and split before; ``folder`` / "data" holds them already."""
         self.settings = settings = decided(self.settings, prepared)
-        fields = prepared.schema.fields if settings.model.content else ()
-        encoder = ContentEncoder.fit(prepared.catalogue, fields, prepared.warm, settings.model.text)
+        predicted = predicted_fields(settings, prepared.schema.fields)
+        fields = [field for field in prepared.schema.fields if field not in predicted]
+        read = tuple(fields) if settings.model.content else ()
+        encoder = ContentEncoder.fit(prepared.catalogue, read, prepared.warm, settings.model.text)
+        labels = tuple(Labels.learn(prepared, field, settings.seed) for field in predicted)
+        classes = tuple(of.column for of in labels)
         torch.manual_seed(settings.seed)
-        model = _build_model(settings, prepared, encoder, prepared.items.size)
-        progress = train(
+        model = _build_model(settings, prepared, encoder, prepared.items.size, classes)
+        if settings.train.start_from is not None:
+            other = load_bundle(Path(settings.train.start_from))
+            start_from(model, encoder, other.weights, other.content_encoder)
+        learn = train if settings.recommends else train_on_items
+        progress = learn(
             model,
             prepared,
             settings,
@@ -130,8 +149,10 @@ class Recommender:
             run=_run_identity(prepared, settings),
             resume=resume,
             display=display or Silent(),
+            labels=labels,
         )
-        self._adopt(Bundle(settings, prepared, encoder, model.state_dict(), progress), model)
+        set_thresholds(model, labels)
+        self._adopt(Bundle(settings, prepared, encoder, model.state_dict(), progress, classes), model)
         if folder is not None:
             save_bundle(self._fitted(), folder, data_is_there=True)
         return self
@@ -146,12 +167,16 @@ class Recommender:
         """What of the items' fields could not be read by the network."""
         bundle = self._fitted()
         notes = bundle.content_encoder.encode(bundle.prepared.catalogue).notes
-        return tuple(note for note in notes if note.detail)
+        predicted = tuple(
+            Note(f"field '{column.name}'", 0, 0, "predicted by item_class, so the network does not read it")
+            for column in bundle.classes
+        )
+        return tuple(note for note in (*notes, *predicted) if note.detail)
 
     def can_be_judged(self, part: Part = Part.TEST) -> bool:
-        """Whether anybody has both a history and a held-out item."""
+        """Whether rankings were learned, and anybody has both a history and a held-out item."""
         judging = self.settings.evaluate
-        return bool(
+        return self.settings.recommends and bool(
             len(
                 self.prepared.questions(
                     part, filter_seen=judging.filter_seen, cold_targets=judging.cold_targets
@@ -208,6 +233,7 @@ class Recommender:
         """
         if k < 1:
             raise SettingsError(f"k is {k}; wanted at least 1.")
+        self._check_recommends()
         prepared = self.prepared
         names, asked = self._histories_of(users, histories, unknown)
         allowed = self._allowed(items, exclude, unknown)
@@ -251,9 +277,65 @@ class Recommender:
         Raises:
             UnknownKeyError: a key is unknown and ``unknown`` is "error".
         """
+        self._check_recommends()
         ids = self._ids(users, "user", unknown)
         vectors = self._network().person_vectors(self.prepared.known()).cpu().numpy()
         return _nearest(vectors, vectors[ids], ids, self.prepared.people, "user", k)
+
+    def classify(
+        self,
+        items: Sequence[Key] | pl.Series | None = None,
+        *,
+        table: pl.DataFrame | pd.DataFrame | None = None,
+        field: str | None = None,
+        unknown: Unknown = "error",
+    ) -> pl.DataFrame:
+        """What the items are, by their content alone: columns ``item``, ``label``, ``probability``.
+
+        Of a field of kind category each item has one row. Of kind categories it has a row for each label that
+        is as probable as the threshold chosen on validation items or, if none is, for the most probable one;
+        the most probable first. An item of which nothing is known gets what is most frequent.
+
+        Args:
+            items: keys of items in the data.
+            table: instead of items, new ones: a column ``item`` with keys, and any of the data's fields. They
+                are not added.
+            field: the field to predict, where the model was trained to predict several.
+            unknown: what to do with keys that are not known: raise, or leave them out.
+
+        Raises:
+            UnknownKeyError: a key is unknown and ``unknown`` is "error".
+            SettingsError: neither or both of items and table; the model was trained to predict no field, or
+                several of which none is named.
+            DataError: the table cannot be used.
+        """
+        bundle = self._fitted()
+        place = self._class_place(field)
+        if (items is None) == (table is None):
+            raise SettingsError("Give either items or table: what is to be classified?")
+        prepared, model = bundle.prepared, self.model
+        if table is not None:
+            frame = table if isinstance(table, pl.DataFrame) else pl.from_pandas(table)
+            extended = replace(bundle, prepared=add_items(prepared, frame))
+            ids: IntArray = np.arange(prepared.items.size, extended.prepared.items.size)
+            prepared, model = extended.prepared, _restore_model(extended)
+        else:
+            ids = self._ids(items if items is not None else (), "item", unknown)
+        head = model.class_heads()[place]
+        probabilities = class_probabilities(model, place, ids)
+        given = decide(probabilities, float(head.threshold) if head.several else None)
+        rows, labels = np.nonzero(given)
+        chosen = probabilities[rows, labels]
+        order = np.lexsort((-chosen, rows))
+        rows, labels, chosen = rows[order], labels[order], chosen[order]
+        keys = prepared.items
+        return pl.DataFrame(
+            {
+                "item": pl.Series(keys.keys(ids[rows]), dtype=keys.series.dtype),
+                "label": pl.Series(bundle.classes[place].vocabulary, dtype=pl.String).gather(labels),
+                "probability": chosen,
+            }
+        )
 
     # Judging
 
@@ -278,6 +360,7 @@ class Recommender:
             DataError: nobody has a held-out item.
             SettingsError: a change is no field of ``settings.evaluate``, or impossible.
         """
+        self._check_recommends()
         return judge(
             self._network(),
             self.prepared,
@@ -288,6 +371,24 @@ class Recommender:
             fit_seconds=self.progress.seconds,
             title=title,
             on_start=on_start,
+        )
+
+    def evaluate_classes(
+        self, *, part: Part = Part.TEST, on_start: Callable[[str], None] | None = None
+    ) -> list[ClassJudgement]:
+        """How well each predicted field is told of held-out items, beside the usual ways.
+
+        A field of which no held-out item has a value is left out.
+
+        Args:
+            part: the held-out items to ask about.
+            on_start: is told the name of each row before it is made.
+        """
+        bundle = self._fitted()
+        labels = tuple(Labels.of(bundle.prepared, column, self.settings.seed) for column in bundle.classes)
+        seconds = self.progress.seconds
+        return judge_classes(
+            self.model, bundle.prepared, labels, part=part, fit_seconds=seconds, on_start=on_start
         )
 
     @property
@@ -322,6 +423,32 @@ class Recommender:
                 "This recommender has not been trained: call fit(dataset), or Recommender.load(folder)."
             )
         return self._bundle
+
+    def _check_recommends(self) -> None:
+        """Raises:
+        SettingsError: no task learned from people.
+        """
+        if not self.settings.recommends:
+            raise SettingsError(
+                "This recommender was trained to classify items and nothing else (tasks: item_class), so it "
+                "knows nobody's taste. Train with tasks=[next_item, item_class], or next_item with "
+                "train.start_from naming this run."
+            )
+
+    def _class_place(self, field: str | None) -> int:
+        """The place of the head that predicts this field."""
+        names = [column.name for column in self._fitted().classes]
+        if not names:
+            raise SettingsError(
+                "This recommender was not trained to classify items. Train with "
+                "tasks=[next_item, item_class] or tasks=[item_class]."
+            )
+        if field is None and len(names) == 1:
+            return 0
+        if field not in names:
+            what = "no field is named" if field is None else f"field is '{field}'"
+            raise SettingsError(f"{what}; this recommender predicts {', '.join(names)}: name one of them.")
+        return names.index(field)
 
     def _network(self) -> NetworkRanker:
         self._fitted()
@@ -505,7 +632,13 @@ class Items:
 _NOTHING = pl.DataFrame(schema={"row": pl.Int64, "id": pl.Int32, "rank": pl.Int64, "score": pl.Float32})
 
 
-def _build_model(settings: Settings, prepared: Prepared, encoder: ContentEncoder, num_ids: int) -> TasteModel:
+def _build_model(
+    settings: Settings,
+    prepared: Prepared,
+    encoder: ContentEncoder,
+    num_ids: int,
+    classes: tuple[CategoryColumn, ...],
+) -> TasteModel:
     return TasteModel(
         settings.model,
         encoder.encode(prepared.catalogue),
@@ -514,13 +647,14 @@ def _build_model(settings: Settings, prepared: Prepared, encoder: ContentEncoder
         num_event_types=len(prepared.schema.events),
         has_time=prepared.schema.has_time,
         num_target_types=len(prepared.schema.target_events),
+        classes=tuple(column.shape for column in classes),
     )
 
 
 def _restore_model(bundle: Bundle) -> TasteModel:
     """The trained network; items that came after training have content but no id vector."""
     num_ids = len(bundle.weights["items.warm"])
-    model = _build_model(bundle.settings, bundle.prepared, bundle.content_encoder, num_ids)
+    model = _build_model(bundle.settings, bundle.prepared, bundle.content_encoder, num_ids, bundle.classes)
     model.load_state_dict(bundle.weights)
     return model
 

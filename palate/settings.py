@@ -234,14 +234,17 @@ class ModelSettings(Frozen):
 class TaskSettings(Frozen):
     """One loss over the shared model."""
 
-    name: Literal["next_item", "coming_items"] = "next_item"
-    """``next_item``: what comes next; ``coming_items``: what comes at all in the next ``window`` events."""
+    name: Literal["next_item", "coming_items", "item_class"] = "next_item"
+    """``next_item``: what comes next; ``coming_items``: what comes at all in the next ``window`` events;
+    ``item_class``: what an item's ``field`` says, from its other fields."""
     weight: Annotated[float, Field(gt=0.0)] = 1.0
     """Its share of the whole loss."""
     window: Positive = 100
     """Events that ``coming_items`` looks ahead."""
     this_visit: bool = False
     """Whether ``coming_items`` asks for the rest of the same visit too."""
+    field: str | None = None
+    """The field that ``item_class`` predicts, of kind category or categories; by default the only one."""
 
     @model_validator(mode="before")
     @classmethod
@@ -259,7 +262,8 @@ class TrainSettings(Frozen):
     """Passes over the data; the learning rate decays to its end over them. 0 takes as many as read some five
     million events, at least 4 and at most 12."""
     batch_events: int = Field(default=0, ge=0)
-    """Events per step, at least one history; 0 takes as many as make a pass of some 128 steps."""
+    """Events per step, at least one history; 0 takes as many as make a pass of some 128 steps. Items per
+    step where ``item_class`` is learned alone; 0 is then some 64 steps."""
     learning_rate: Annotated[float, Field(gt=0.0)] = 2e-3
     weight_decay: Annotated[float, Field(ge=0.0)] | None = None
     """Decay of matrices and item vectors; by default the stronger the fewer the data: 300 / √events, at
@@ -275,6 +279,7 @@ class TrainSettings(Frozen):
     negatives: Positive = 4096
     """Shared negatives per step of sampled softmax."""
     validate_metric: str = "ndcg@10"
+    """What chooses the best pass; where ``item_class`` is learned alone, ``macro_f1`` unless told."""
     patience: Positive = 4
     """Passes without a better validation metric before training stops."""
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
@@ -283,6 +288,8 @@ class TrainSettings(Frozen):
     """Processor threads; 0 takes all."""
     checkpoint_steps: Positive = 200
     """Steps between checkpoints; the end of a pass always writes one."""
+    start_from: str | None = None
+    """A run folder: fields that it read in the same way begin with what it learned of them."""
 
 
 class EvaluateSettings(Frozen):
@@ -335,6 +342,11 @@ class Settings(Frozen):
         for assignment in assignments:
             _merge(tree, _parse_assignment(assignment))
         return validated(cls, tree, "settings")
+
+    @property
+    def recommends(self) -> bool:
+        """Whether any task learns from people; otherwise items alone are learned from."""
+        return any(task.name != "item_class" for task in self.tasks)
 
 
 def validated(model: type[Model], tree: Mapping[str, Any], source: str) -> Model:

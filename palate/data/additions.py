@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 
 import polars as pl
 
+from palate.data import cells
+from palate.data.canonical import read_content
 from palate.data.catalogue import clean_texts
 from palate.data.prepared import Prepared
+from palate.data.spec import FieldSpec, ItemsSpec, TableSpec
+from palate.data.tables import is_table, open_table
 from palate.errors import DataError, did_you_mean
 from palate.schema import UNKNOWN
 
@@ -51,3 +56,22 @@ def add_items(prepared: Prepared, table: pl.DataFrame) -> Prepared:
         items=prepared.items.extended(keys),
         catalogue=pl.concat([prepared.catalogue, cleaned.select(known.names())]),
     )
+
+
+def read_items(prepared: Prepared, path: Path) -> pl.DataFrame:
+    """New items of a file, for ``add_items``: the column ``item`` and the fields that the file has.
+
+    Raises:
+        DataError: no such file or no table; no column ``item``, or one that is no field of this data.
+    """
+    if not is_table(path):
+        raise DataError(f"{path} is no table; wanted a .csv, .tsv, .jsonl or .parquet file of new items.")
+    table = open_table(TableSpec(table=(str(path.absolute()),)), Path())
+    kinds = {field.name: field.kind for field in prepared.schema.fields}
+    table.require("item", "the keys of new items")
+    for name in table.schema.names():
+        if name != "item" and name not in kinds:
+            raise DataError(f"'{name}' is no field of this data. {did_you_mean(name, kinds)}")
+    named = {name: FieldSpec(kind=kinds[name]) for name in table.schema.names() if name != "item"}
+    spec = ItemsSpec(table=(str(path),), id="item", fields=named)
+    return read_content(spec, table, "item", integer=cells.has_integer_keys(table, "item"))[0]

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 from markupsafe import Markup
 from matplotlib.axes import Axes
+from matplotlib.patches import Rectangle
 from matplotlib.ticker import MaxNLocator
 
 from palate.evaluate.svg import ACCENT, BAR, INK, LINE, MUTED, PAGE, WIDTH, figure_with_axes, style, svg
@@ -173,6 +174,47 @@ def funnel_chart(title: str, steps: Sequence[tuple[str, int]], kept: int) -> Mar
         return svg(
             figure, f"{title}: {count(read)} rows read, {taken or 'nothing taken'}, {count(kept)} kept"
         )
+
+
+def confusion_chart(title: str, names: Sequence[str], shares: Sequence[Sequence[float]]) -> Markup:
+    """Squares whose shade is the share of a row that fell into a column; percentages where there is room."""
+    size, shown = len(names), [name if len(name) <= 18 else f"{name[:17]}…" for name in names]
+    with style():
+        side = min(30.0, (WIDTH - _room(shown) - 12) / size)
+        left, top = _room(shown), _room(shown) + 8
+        figure, axes = figure_with_axes(
+            round(top + side * size + 12),
+            left=left,
+            right=round(WIDTH - left - side * size),
+            bottom=12,
+            top=top,
+        )
+        for y, row in enumerate(shares):
+            for x, share in enumerate(row):
+                colour = ACCENT if share > 0 else LINE
+                axes.add_patch(
+                    Rectangle(
+                        (x - 0.46, y - 0.46), 0.92, 0.92, color=colour, alpha=max(0.06, share), linewidth=0
+                    )
+                )
+                if side >= 24 and round(100 * share) > 0:
+                    axes.annotate(
+                        f"{100 * share:.0f}", (x, y), color=PAGE if share > 0.55 else INK,
+                        ha="center", va="center_baseline", fontsize=10,
+                    )  # fmt: skip
+        axes.set_xlim(-0.5, size - 0.5)
+        axes.set_ylim(size - 0.5, -0.5)
+        axes.xaxis.tick_top()
+        font = max(6.0, min(11.0, side - 1))
+        axes.set_xticks(range(size), shown, rotation=90, color=INK, fontsize=font)
+        axes.set_yticks(range(size), shown, color=INK, fontsize=font)
+        axes.tick_params(length=0, pad=4)
+        words = "; ".join(
+            f"of {name}, "
+            + ", ".join(f"{100 * s:.0f}% {other}" for other, s in zip(names, row, strict=True) if s >= 0.005)
+            for name, row in zip(names, shares, strict=True)
+        )
+        return svg(figure, f"{title}: {words}")
 
 
 def _beside(axes: Axes) -> dict[str, Any]:

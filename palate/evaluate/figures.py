@@ -12,6 +12,7 @@ from palate.evaluate.charts import (
     Measured,
     bar_chart,
     column_chart,
+    confusion_chart,
     dot_plot,
     funnel_chart,
     line_chart,
@@ -19,6 +20,9 @@ from palate.evaluate.charts import (
 )
 from palate.evaluate.results import rivals
 from palate.evaluate.wording import OURS, count, higher_is_better, metric_label, nearest_cutoff, ranker_label
+
+MOST_CLASSES = 20
+"""Classes that a picture of confusions shows: the most frequent."""
 
 
 @dataclass(frozen=True)
@@ -49,6 +53,20 @@ def bars(judgement: Mapping[str, Any]) -> list[Figure]:
 
 def _measured(name: str, found: Mapping[str, float], ours: bool) -> Measured:
     return Measured(name, found["value"], found.get("low"), found.get("high"), ours)
+
+
+def confusions(judgement: Mapping[str, Any]) -> Figure | None:
+    """Which classes were taken for which others."""
+    names = [entry["name"] for entry in judgement.get("classes", [])]
+    if not names:
+        return None
+    shown = names[:MOST_CLASSES]
+    caption = "Of the items with the label of a row, the share in % that was given the label of the column."
+    if len(shown) < len(names):
+        caption += f" The {len(shown)} most frequent of {count(len(names))} labels."
+    shares = [row[: len(shown)] for row in judgement["confusion"][: len(shown)]]
+    title = str(judgement.get("field", ""))
+    return Figure(f"Given, by what they are: {title}", confusion_chart(title, shown, shares), caption)
 
 
 def segment_dots(segments: Sequence[Mapping[str, Any]]) -> list[Figure]:

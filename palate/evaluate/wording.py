@@ -24,6 +24,12 @@ RANKERS = {
     "bought_before": "Bought before",
 }
 
+CLASSIFIERS = {
+    "majority": "Most frequent",
+    "logistic_words": "Logistic regression, words",
+    "logistic_colours": "Logistic regression, colours",
+}
+
 SPLITS = {
     "leave_one_out": "each person's last item held out",
     "leave_last_k": "each person's last items held out",
@@ -62,6 +68,17 @@ METRICS: dict[str, tuple[str, str]] = {
     ),
 }
 
+CLASS_METRICS: dict[str, str] = {
+    "macro_f1": "Macro F1",
+    "micro_f1": "Micro F1",
+    "accuracy": "Accuracy",
+    "loss": "Loss",
+    "macro_precision": "Macro precision",
+    "macro_recall": "Macro recall",
+    "micro_precision": "Micro precision",
+    "micro_recall": "Micro recall",
+}
+
 THINGS = {
     "purchase": "purchases",
     "view": "views",
@@ -85,7 +102,7 @@ def metric_of(text: str) -> tuple[str, int | None]:
 def metric_label(text: str) -> str:
     """``hit_rate@10`` as it is read: Hit rate@10."""
     name, at, cutoff = text.partition("@")
-    return METRICS.get(name, (name, ""))[0] + at + cutoff
+    return METRICS.get(name, (CLASS_METRICS.get(name, name), ""))[0] + at + cutoff
 
 
 def higher_is_better(text: str) -> bool:
@@ -93,7 +110,7 @@ def higher_is_better(text: str) -> bool:
 
 
 def ranker_label(key: str) -> str:
-    return RANKERS.get(key, key)
+    return RANKERS.get(key) or CLASSIFIERS.get(key, key)
 
 
 def decimals(values: Iterable[float]) -> int:
@@ -145,3 +162,19 @@ def protocol_line(judgement: Mapping[str, Any]) -> str:
     if "catalogue" in judgement:
         parts.append(f"ranked among all {count(judgement['catalogue'])} items")
     return " · ".join(part for part in parts if part)
+
+
+def class_protocol(judgement: Mapping[str, Any]) -> str:
+    """What was predicted of which items, from what, in one line."""
+    items, part = judgement.get("items", {}), str(judgement.get("part", "test"))
+    cold = judgement.get("split") == "cold_items"
+    parts = [
+        f"{judgement.get('field', '')} of held-out items",
+        SPLITS["cold_items"] if cold else "a random tenth of the items held out",
+        f"{count(items.get('train', 0))} items learned from",
+        f"{count(items.get(part, 0))} asked",
+        "from content alone, without ids",
+    ]
+    if judgement.get("threshold") is not None:
+        parts.append(f"labels from a probability of {judgement['threshold']:g} on")
+    return " · ".join(parts)

@@ -150,6 +150,13 @@ class ItemTower(nn.Module):
             vectors = vectors + part(rows)
         return vectors
 
+    def content(self, rows: torch.Tensor | None = None) -> torch.Tensor:
+        """What the fields add without the id [rows, width]; zeros where nothing is known."""
+        vectors = self.id.weight.new_zeros(self.size if rows is None else len(rows), self.id.embedding_dim)
+        for part in self.fields:
+            vectors = vectors + part(rows)
+        return vectors
+
     def contributions(self, rows: torch.Tensor | None = None) -> list[tuple[str, torch.Tensor]]:
         """What the id and each field add: named parts [rows, width]; added in order, exactly ``forward``."""
         parts: list[tuple[str, torch.Tensor]] = [("id", self.id(self._id_rows(rows, None)))]

@@ -14,6 +14,7 @@ from lightning_fabric.loggers.tensorboard import TensorBoardLogger
 
 from palate.data.ahead import made_ahead
 from palate.data.batches import events_per_step, plan_epoch, training_batch
+from palate.data.labels import Labels
 from palate.data.store import Prepared
 from palate.errors import TrainingError
 from palate.evaluate.metrics import Metric
@@ -46,6 +47,7 @@ def train(
     run: str,
     resume: bool,
     display: Display,
+    labels: tuple[Labels, ...] = (),
 ) -> Progress:
     """The model holds the weights of the pass with the best validation metric.
 
@@ -54,6 +56,7 @@ def train(
 
     Args:
         run: names the settings and the data; a checkpoint of another run is refused.
+        labels: of the fields that tasks predict, one for each head of the model.
 
     Raises:
         TrainingError: there is nothing to learn from, or the loss is no longer a finite number.
@@ -67,7 +70,7 @@ def train(
     if not len(histories.item):
         raise TrainingError("No training event is left after the split; relax `data` or `split` settings.")
     target_weights = target_weight_of_events(prepared)
-    tasks = build_tasks(settings.tasks)
+    tasks = build_tasks(settings.tasks, model, labels)
     draws_negatives = len(prepared.items) > options.sampled_above
     counts = np.bincount(histories.item, minlength=prepared.items.size)
     probability_V = sampling_probability(torch.from_numpy(counts))
@@ -214,7 +217,9 @@ def build_optimisers(model: TasteModel, options: TrainSettings, events: int) -> 
         # A prior of fixed strength weighs less the more data there are; see docs/log.md for the figures.
         decay = min(1.0, DECAY_OF_ONE_EVENT / math.sqrt(max(1, events)))
     table, rate = model.items.id, options.learning_rate
-    dense = [parameter for parameter in model.parameters() if not (table.sparse and parameter is table.weight)]
+    dense = [
+        parameter for parameter in model.parameters() if not (table.sparse and parameter is table.weight)
+    ]
     groups = [
         {"params": [parameter for parameter in dense if parameter.ndim > 1], "weight_decay": decay},
         {"params": [parameter for parameter in dense if parameter.ndim <= 1], "weight_decay": 0.0},
