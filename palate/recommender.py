@@ -334,7 +334,8 @@ class Recommender:
     def _with_items(self, table: pl.DataFrame) -> int:
         bundle = self._fitted()
         extended = replace(bundle, prepared=add_items(bundle.prepared, table))
-        self._adopt(extended, _restore_model(extended))
+        model = _restore_model(extended)
+        self._adopt(replace(extended, weights=model.state_dict()), model)
         return len(extended.prepared.items) - len(bundle.prepared.items)
 
     def _ids(
@@ -450,11 +451,8 @@ class Recommender:
 
     def _described(self) -> BoolArray:
         """Items with at least one field that the network reads, [V]."""
-        names = [part.name for part in self.model.items.projections]
-        if not names:
-            return np.zeros(self.prepared.items.size, np.bool_)
-        present = pl.any_horizontal(pl.col(names).is_not_null())
-        return self.prepared.catalogue.select(present).to_series().to_numpy()
+        described: BoolArray = self.model.items.described.cpu().numpy()
+        return described
 
     def _as_table(self, ids_RK: IntArray, scores_RV: np.ndarray, rows: IntArray) -> pl.DataFrame:
         """Long form of the top lists, without the places that could not be filled."""
@@ -530,6 +528,7 @@ def _restore_model(bundle: Bundle) -> TasteModel:
     num_ids = len(bundle.weights["items.warm"])
     model = _build_model(bundle.settings, bundle.prepared, bundle.content_encoder, num_ids)
     model.load_state_dict(bundle.weights)
+    model.items.encode_new_media()
     return model
 
 

@@ -1,0 +1,167 @@
+"""Fields that are seen or heard: the encoder runs over a few items, a table keeps the rest.
+
+The encoder of a text runs over the whole catalogue in every step; one of pictures would take minutes. So
+the latest vector of every item is kept. The items that a step shows are encoded with gradients and stand
+in the table of that step, and from then on, without gradients, in the kept one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+from torch.nn import functional
+
+from palate.nn.fields import build_field_encoder, select_ragged
+from palate.schema import EncodedField, FieldKind
+from palate.settings import ModelSettings
+
+MEDIA_KINDS = (FieldKind.IMAGE, FieldKind.AUDIO, FieldKind.VIDEO)
+ITEMS_AT_A_TIME = 256
+BYTES_AT_A_TIME = 2_000_000
+"""Pictures in one pass of an encoder: 162 of 64 × 64 pixels, whose activations take some 200 MB."""
+
+
+class MediaColumn(nn.Module):
+    """One field of pictures, clips or tracks of every item: item rows in, vectors out, as ``EncodedColumn``.
+
+    Saved are the encoder and the kept vectors, so what was encoded once needs no pictures any more. A row
+    that has not been encoded is missing: zeros, and false in ``present``.
+    """
+
+    vectors: torch.Tensor  # [V, dim], saved
+    present: torch.Tensor  # bool [V], saved: whether the row holds a vector
+    trained: torch.Tensor  # bool [], saved: whether the encoder holds more than what it began with at random
+    pictured: torch.Tensor  # bool [V], not saved: whether the pictures themselves are here
+
+    def __init__(self, field: EncodedField, settings: ModelSettings) -> None:
+        super().__init__()
+        self.shape = field.shape
+        self.encoder = build_field_encoder(field.shape, settings)
+        self.dim = int(self.encoder.dim)  # type: ignore[arg-type]
+        pretrained = field.shape.kind == FieldKind.IMAGE and settings.image.encoder.startswith("pretrained:")
+        self.register_buffer("trained", torch.tensor(pretrained))
+        for name in ("vectors", "present"):
+            self.register_buffer(name, None)
+        self.register_buffer("pictured", None, persistent=False)
+        self._shown: tuple[torch.Tensor, torch.Tensor] | None = None
+        self.register_load_state_dict_pre_hook(_behind_saved_rows)
+        self._hold(field)
+
+    @property
+    def learns(self) -> bool:
+        """Whether training changes the encoder."""
+        return any(parameter.requires_grad for parameter in self.encoder.parameters())
+
+    def set_field(self, field: EncodedField) -> None:
+        """The column holds these pictures instead, and the vectors that its encoder makes of them."""
+        self._hold(field)
+        self.encode_new()
+
+    def append(self, field: EncodedField) -> None:
+        """The column holds the vectors of these items behind its own; their pictures are not kept."""
+        before = self.media, self.values, self.offsets, self.pictured, self.vectors, self.present
+        self.set_field(field)
+        vectors, present, pictured = self.vectors, self.present, self.pictured
+        self.media, self.values, self.offsets, self.pictured, self.vectors, self.present = before
+        self.vectors = torch.cat([self.vectors, vectors])
+        self.present = torch.cat([self.present, present])
+        self.pictured = torch.cat([self.pictured, torch.zeros_like(pictured)])
+
+    def forward(self, rows: torch.Tensor | None) -> tuple[torch.Tensor, torch.Tensor]:
+        """The vectors [rows, dim] and whether each row has one, float [rows, 1]; None is all rows."""
+        vectors = self.vectors if rows is None else self.vectors[rows]
+        present = self.present if rows is None else self.present[rows]
+        if self._shown is not None:
+            items, fresh = self._shown
+            if rows is None:
+                vectors = vectors.index_copy(0, items, fresh)
+            else:
+                nearest = torch.searchsorted(items, rows).clamp_max(len(items) - 1)
+                places = (items[nearest] == rows).nonzero().squeeze(1)
+                vectors = vectors.index_copy(0, places, fresh.index_select(0, nearest[places]))
+        return vectors, present.float().unsqueeze(1)
+
+    def show(self, items: torch.Tensor) -> None:
+        """Until ``hide`` these items, as far as they have pictures, are read with gradients to the encoder.
+
+        Args:
+            items: int64, in ascending order and without repetition.
+        """
+        items = items[self.pictured[items]]
+        if not len(items):
+            return
+        fresh = self._encode(items)
+        self._keep(items, fresh.detach())
+        self.trained.fill_(True)
+        self._shown = items, fresh
+
+    def hide(self) -> None:
+        """All rows are read from the kept table."""
+        self._shown = None
+
+    def forget(self, items: torch.Tensor) -> None:
+        """These items are missing, until they are encoded again."""
+        self.vectors[items] = 0.0
+        self.present[items] = False
+
+    def refresh(self) -> None:
+        """Every item whose pictures are here has the vector that the encoder makes of them now."""
+        self._encode_without_gradients(self.pictured.nonzero().squeeze(1))
+
+    def encode_new(self) -> None:
+        """Every item whose pictures are here has a vector; those that have one keep it."""
+        self._encode_without_gradients((self.pictured & ~self.present).nonzero().squeeze(1))
+
+    def _hold(self, field: EncodedField) -> None:
+        """The column holds these pictures, and no vector yet."""
+        device, rows = self.trained.device, len(field.present)
+        self.media = field.media
+        here = field.present if field.media is not None else np.zeros(rows, np.bool_)
+        self.pictured = torch.as_tensor(here.copy(), device=device)
+        offsets = field.offsets if field.offsets is not None else np.zeros(rows + 1, np.int64)
+        self.values = torch.as_tensor(field.values.astype(np.int64))
+        self.offsets = torch.as_tensor(offsets.astype(np.int64))
+        self.vectors = torch.zeros(rows, self.dim, device=device)
+        self.present = torch.zeros(rows, dtype=torch.bool, device=device)
+
+    def _keep(self, items: torch.Tensor, vectors: torch.Tensor) -> None:
+        self.vectors[items] = vectors
+        self.present[items] = True
+
+    @torch.no_grad()
+    def _encode_without_gradients(self, items: torch.Tensor) -> None:
+        training = self.encoder.training
+        self.encoder.eval()
+        for part in items.split(ITEMS_AT_A_TIME):
+            self._keep(part, self._encode(part))
+        self.encoder.train(training)
+
+    def _encode(self, items: torch.Tensor) -> torch.Tensor:
+        """The mean of the vectors of each item's pictures, [items, dim]; each picture is computed once."""
+        pictures, bounds = select_ragged(self.values, self.offsets, items.cpu())
+        distinct, which = torch.unique(pictures, return_inverse=True)
+        vectors = torch.cat([self.encoder(part) for part in self._read(distinct.numpy())]).float()
+        device = vectors.device
+        return functional.embedding_bag(
+            which.to(device), vectors, bounds.to(device), mode="mean", include_last_offset=True
+        )
+
+    def _read(self, pictures: np.ndarray[Any, np.dtype[np.int64]]) -> Iterator[torch.Tensor]:
+        """The pictures of these rows of ``media``, a few at a time: no more of a memory map is read."""
+        assert self.media is not None
+        size = max(1, BYTES_AT_A_TIME // max(1, self.media[:1].nbytes))
+        for start in range(0, len(pictures), size):
+            chunk = np.ascontiguousarray(self.media[pictures[start : start + size]])
+            yield torch.from_numpy(chunk).to(self.trained.device)
+
+
+def _behind_saved_rows(column: nn.Module, state: dict[str, Any], prefix: str, *_unused: Any) -> None:
+    """Saved tables may have fewer rows: items that came later lie behind, as the column holds them."""
+    for name in ("vectors", "present"):
+        saved, own = state.get(prefix + name), getattr(column, name)
+        if saved is not None and len(saved) < len(own):
+            state[prefix + name] = torch.cat([saved, own[len(saved) :].to(saved.device)])
