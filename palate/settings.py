@@ -88,9 +88,9 @@ class ImageSettings(Frozen):
     size: Annotated[int, Field(ge=8, le=512)] = 64
     """Pictures are read at this height and width."""
     filters: tuple[Positive, ...] = (32, 64, 128)
-    """Filters of each stage; each stage halves the picture."""
+    """Filters of each stage; each stage halves the picture, which ``residual`` has halved once before."""
     kernel_size: Positive = 3
-    """Height and width of each filter."""
+    """Height and width of each filter; odd for ``residual``."""
     pool: Positive = 2
     """Height and width of each max-pool of ``classic``."""
     blocks: Positive = 1
@@ -128,8 +128,8 @@ class VideoSettings(Frozen):
     """The video encoder: frames through an image encoder and a convolution over time, or volumes."""
 
     encoder: Literal["frames", "volume"] = "frames"
-    """``frames``: each frame through ``residual``, then a convolution over time; ``volume``: three-dimensional
-    convolutions."""
+    """``frames``: each frame through ``residual``, then a convolution over time; ``volume``: convolutions
+    over time, height and width at once."""
     frames: Annotated[int, Field(ge=1, le=128)] = 8
     """Frames that are read, evenly spaced over the clip."""
     size: Annotated[int, Field(ge=8, le=512)] = 64

@@ -175,7 +175,7 @@ def test_other_content_than_built_for_is_refused() -> None:
     with pytest.raises(DataError, match="3 warm flags for 7"):
         items.set_warm(WARM[:3])
     with pytest.raises(DataError, match="no encoder"):
-        build_field_encoder(FieldShape("photo", FieldKind.IMAGE, 3), 16, SETTINGS.text)
+        build_field_encoder(FieldShape("song", FieldKind.AUDIO, 64), SETTINGS)
 
 
 @settings(max_examples=50)

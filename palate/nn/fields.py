@@ -12,9 +12,10 @@ import torch
 from torch import nn
 
 from palate.errors import DataError
+from palate.nn.image import build_image_encoder
 from palate.nn.text import EMBEDDING_STD, TextEncoder
 from palate.schema import PADDING, UNKNOWN, EncodedField, FieldKind, FieldShape
-from palate.settings import TextSettings
+from palate.settings import ModelSettings
 
 LARGEST_DIM = 32
 """Width of the vectors of categories and numbers, which hold less than a text."""
@@ -87,22 +88,26 @@ class VectorEncoder(nn.Module):
         return result
 
 
-def build_field_encoder(shape: FieldShape, width: int, text: TextSettings) -> nn.Module:
-    """An ``Encoder`` for a field of this shape, no wider than the model.
+def build_field_encoder(shape: FieldShape, settings: ModelSettings) -> nn.Module:
+    """An ``Encoder`` for a field of this shape. Media become as wide as their settings say, the rest at most
+    as wide as the model.
 
     Raises:
         DataError: no encoder for this kind.
+        SettingsError: settings of an encoder that do not fit the field or one another.
     """
-    dim = min(width, LARGEST_DIM)
+    width, dim = settings.width, min(settings.width, LARGEST_DIM)
     match shape.kind:
         case FieldKind.TEXT:
-            return TextEncoder(shape.size, width, text)
+            return TextEncoder(shape.size, width, settings.text)
         case FieldKind.CATEGORY | FieldKind.CATEGORIES:
             return CategoryEncoder(shape.size, dim)
         case FieldKind.NUMBER:
             return NumberEncoder(dim)
         case FieldKind.VECTOR:
             return VectorEncoder(shape.size, width)
+        case FieldKind.IMAGE:
+            return build_image_encoder(shape.size, settings.image)
     raise DataError(f"Field '{shape.name}' is of kind '{shape.kind}', which has no encoder.")
 
 
@@ -116,10 +121,10 @@ class EncodedColumn(nn.Module):
     present: torch.Tensor
     offsets: torch.Tensor | None
 
-    def __init__(self, field: EncodedField, width: int, text: TextSettings) -> None:
+    def __init__(self, field: EncodedField, settings: ModelSettings) -> None:
         super().__init__()
         self.shape = field.shape
-        self.encoder = build_field_encoder(field.shape, width, text)
+        self.encoder = build_field_encoder(field.shape, settings)
         self.dim = int(self.encoder.dim)  # type: ignore[arg-type]
         for name in ("values", "present", "offsets"):
             self.register_buffer(name, None, persistent=False)

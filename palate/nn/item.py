@@ -68,7 +68,7 @@ class ItemTower(nn.Module):
     tower has encoded no picture yet: ``encode_new_media`` does.
 
     Args:
-        settings: the model's width and its text encoder.
+        settings: the model's width and the encoders of its fields.
         content: of every item; ``Content(rows)`` without fields makes the tower a plain table.
         warm: bool [num_ids], items whose id vector is trained; by default, all. Others read row 1.
         num_ids: rows of the id table, where content has more rows (items added after training).
