@@ -8,9 +8,10 @@ in the table of that step, and from then on, without gradients, in the kept one.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from torch import nn
 from torch.nn import functional
@@ -23,6 +24,14 @@ MEDIA_KINDS = (FieldKind.IMAGE, FieldKind.AUDIO, FieldKind.VIDEO)
 ITEMS_AT_A_TIME = 256
 BYTES_AT_A_TIME = 2_000_000
 """Pictures in one pass of an encoder: 162 of 64 × 64 pixels, whose activations take some 200 MB."""
+
+
+class Pictures(NamedTuple):
+    """Pictures, clips or tracks of V items, as in ``schema.Media``; the rows as tensors on the CPU."""
+
+    media: npt.NDArray[Any]
+    row: torch.Tensor
+    offsets: torch.Tensor
 
 
 class MediaColumn(nn.Module):
@@ -47,8 +56,9 @@ class MediaColumn(nn.Module):
         for name in ("vectors", "present"):
             self.register_buffer(name, None)
         self.register_buffer("pictured", None, persistent=False)
+        self._pictures: Pictures | None = None
         self._shown: tuple[torch.Tensor, torch.Tensor] | None = None
-        self.register_load_state_dict_pre_hook(_behind_saved_rows)
+        self.register_load_state_dict_pre_hook(_behind_saved_rows)  # type: ignore[no-untyped-call]
         self._hold(field)
 
     @property
@@ -63,13 +73,12 @@ class MediaColumn(nn.Module):
 
     def append(self, field: EncodedField) -> None:
         """The column holds the vectors of these items behind its own; their pictures are not kept."""
-        before = self.media, self.values, self.offsets, self.pictured, self.vectors, self.present
+        own, vectors, present, pictured = self._pictures, self.vectors, self.present, self.pictured
         self.set_field(field)
-        vectors, present, pictured = self.vectors, self.present, self.pictured
-        self.media, self.values, self.offsets, self.pictured, self.vectors, self.present = before
-        self.vectors = torch.cat([self.vectors, vectors])
-        self.present = torch.cat([self.present, present])
-        self.pictured = torch.cat([self.pictured, torch.zeros_like(pictured)])
+        self._pictures = own
+        self.vectors = torch.cat([vectors, self.vectors])
+        self.present = torch.cat([present, self.present])
+        self.pictured = torch.cat([pictured, torch.zeros_like(self.pictured)])
 
     def forward(self, rows: torch.Tensor | None) -> tuple[torch.Tensor, torch.Tensor]:
         """The vectors [rows, dim] and whether each row has one, float [rows, 1]; None is all rows."""
@@ -119,12 +128,13 @@ class MediaColumn(nn.Module):
     def _hold(self, field: EncodedField) -> None:
         """The column holds these pictures, and no vector yet."""
         device, rows = self.trained.device, len(field.present)
-        self.media = field.media
-        here = field.present if field.media is not None else np.zeros(rows, np.bool_)
-        self.pictured = torch.as_tensor(here.copy(), device=device)
-        offsets = field.offsets if field.offsets is not None else np.zeros(rows + 1, np.int64)
-        self.values = torch.as_tensor(field.values.astype(np.int64))
-        self.offsets = torch.as_tensor(offsets.astype(np.int64))
+        pictured = np.zeros(rows, np.bool_)
+        self._pictures = None
+        if field.media is not None and field.offsets is not None:
+            pictured = field.present.copy()
+            values, offsets = torch.as_tensor(field.values.copy()), torch.as_tensor(field.offsets.copy())
+            self._pictures = Pictures(field.media, values, offsets)
+        self.pictured = torch.as_tensor(pictured, device=device)
         self.vectors = torch.zeros(rows, self.dim, device=device)
         self.present = torch.zeros(rows, dtype=torch.bool, device=device)
 
@@ -136,27 +146,27 @@ class MediaColumn(nn.Module):
     def _encode_without_gradients(self, items: torch.Tensor) -> None:
         training = self.encoder.training
         self.encoder.eval()
-        for part in items.split(ITEMS_AT_A_TIME):
+        for part in torch.split(items, ITEMS_AT_A_TIME) if len(items) else ():
             self._keep(part, self._encode(part))
         self.encoder.train(training)
 
     def _encode(self, items: torch.Tensor) -> torch.Tensor:
         """The mean of the vectors of each item's pictures, [items, dim]; each picture is computed once."""
-        pictures, bounds = select_ragged(self.values, self.offsets, items.cpu())
-        distinct, which = torch.unique(pictures, return_inverse=True)
-        vectors = torch.cat([self.encoder(part) for part in self._read(distinct.numpy())]).float()
+        assert self._pictures is not None, "these items have no pictures here"
+        rows, bounds = select_ragged(self._pictures.row, self._pictures.offsets, items.cpu())
+        distinct, which = torch.unique(rows, return_inverse=True)
+        chunks = _chunks(self._pictures.media, distinct)
+        vectors = torch.cat([self.encoder(chunk.to(self.trained.device)) for chunk in chunks]).float()
         device = vectors.device
         return functional.embedding_bag(
             which.to(device), vectors, bounds.to(device), mode="mean", include_last_offset=True
         )
 
-    def _read(self, pictures: np.ndarray[Any, np.dtype[np.int64]]) -> Iterator[torch.Tensor]:
-        """The pictures of these rows of ``media``, a few at a time: no more of a memory map is read."""
-        assert self.media is not None
-        size = max(1, BYTES_AT_A_TIME // max(1, self.media[:1].nbytes))
-        for start in range(0, len(pictures), size):
-            chunk = np.ascontiguousarray(self.media[pictures[start : start + size]])
-            yield torch.from_numpy(chunk).to(self.trained.device)
+
+def _chunks(media: npt.NDArray[Any], rows: torch.Tensor) -> Iterator[torch.Tensor]:
+    """These rows, a few at a time; nothing else of a memory map is read."""
+    for part in torch.split(rows, max(1, BYTES_AT_A_TIME // media[:1].nbytes)):
+        yield torch.from_numpy(np.ascontiguousarray(media[part.numpy()]))
 
 
 def _behind_saved_rows(column: nn.Module, state: dict[str, Any], prefix: str, *_unused: Any) -> None:
