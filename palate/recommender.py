@@ -118,7 +118,9 @@ class Recommender:
         """As ``fit``, on data that were cleaned and split before; ``folder`` / "data" holds them already."""
         self.settings = settings = _with_again(self.settings, prepared)
         fields = prepared.schema.fields if settings.model.content else ()
-        encoder = ContentEncoder.fit(prepared.catalogue, fields, prepared.warm, settings.model.text)
+        encoder = ContentEncoder.fit(
+            prepared.catalogue, fields, prepared.warm, settings.model.text, prepared.media
+        )
         torch.manual_seed(settings.seed)
         model = _build_model(settings, prepared, encoder, prepared.items.size)
         progress = train(
@@ -144,7 +146,7 @@ class Recommender:
     def content_notes(self) -> tuple[Note, ...]:
         """What of the items' fields could not be read by the network."""
         bundle = self._fitted()
-        notes = bundle.content_encoder.encode(bundle.prepared.catalogue).notes
+        notes = bundle.content_encoder.encode(bundle.prepared.catalogue, bundle.prepared.media).notes
         return tuple(note for note in notes if note.detail)
 
     def can_be_judged(self, part: Part = Part.TEST) -> bool:
@@ -514,7 +516,7 @@ def _with_again(settings: Settings, prepared: Prepared) -> Settings:
 def _build_model(settings: Settings, prepared: Prepared, encoder: ContentEncoder, num_ids: int) -> TasteModel:
     return TasteModel(
         settings.model,
-        encoder.encode(prepared.catalogue),
+        encoder.encode(prepared.catalogue, prepared.media),
         prepared.warm,
         num_ids=num_ids,
         num_event_types=len(prepared.schema.events),

@@ -3,16 +3,25 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
+import polars as pl
 import pytest
 import torch
 
-from palate.errors import DataError
+from palate.data.prepared import Prepared
+from palate.data.store import save
+from palate.errors import DataError, SettingsError
 from palate.nn.item import ItemTower
 from palate.nn.media import MediaColumn
-from palate.schema import Content, EncodedField, FieldKind, FieldShape
-from palate.settings import ImageSettings, ModelSettings
+from palate.recommender import Recommender
+from palate.schema import Content, EncodedField, Field, FieldKind, FieldShape, Media
+from palate.settings import ImageSettings, ModelSettings, Settings
+from palate.train.loop import train
+from palate.train.progress import Silent
+from tests.test_training import StopAt
+from tests.worlds import block_of, prepared_block_world
 
 SIDE = 16
 IMAGE = ImageSettings(encoder="classic", size=SIDE, filters=(4,), dense=8)
@@ -64,10 +73,19 @@ def slow_vectors(column: MediaColumn, shown: list[list[int]] = SHOWN) -> torch.T
     return torch.stack(rows)
 
 
+def slow_standardised(column: MediaColumn) -> torch.Tensor:
+    """``slow_vectors`` as the column gives them; mean and variance are constants."""
+    vectors = slow_vectors(column)
+    known = vectors[[bool(pictures) for pictures in SHOWN]].detach()
+    variance = known.var(dim=0, correction=0)
+    return (vectors - known.mean(dim=0)) / (variance + 0.01 * variance.mean()).sqrt()
+
+
 def test_kept_vectors_are_the_means_of_each_items_pictures() -> None:
     [column] = photo_tower(content()).media
     vectors, present = column(None)
-    torch.testing.assert_close(vectors, slow_vectors(column).detach())
+    torch.testing.assert_close(column.vectors, slow_vectors(column).detach())
+    torch.testing.assert_close(vectors, slow_standardised(column).detach())
     assert present.squeeze(1).tolist() == [bool(pictures) for pictures in SHOWN]
     some, there = column(torch.tensor([6, 4, 6]))
     assert torch.equal(some, vectors[[6, 4, 6]])
@@ -105,7 +123,7 @@ def test_showing_everything_is_encoding_everything_with_gradients(rows: list[int
 
     items.zero_grad()
     photo = items.projections[1]
-    part = photo.gate * photo.projection(photo.norm(slow_vectors(column))) * column.present.unsqueeze(1)
+    part = photo.gate * photo.projection(photo.norm(slow_standardised(column))) * column.present.unsqueeze(1)
     slow_table = items.id.weight + items.projections[0](None) + part
     slow_table = slow_table if chosen is None else slow_table[chosen]
     (slow_table * target).sum().backward()
@@ -122,7 +140,7 @@ def test_gradients_come_from_the_items_that_are_shown_and_no_others() -> None:
         (column(None)[0] * target).sum().backward()
     fast = [parameter.grad.clone() for parameter in column.encoder.parameters()]
     items.zero_grad()
-    (slow_vectors(column) * target)[[6, 7]].sum().backward()
+    (slow_standardised(column) * target)[[6, 7]].sum().backward()
     for one, other in zip(fast, column.encoder.parameters(), strict=True):
         torch.testing.assert_close(one, other.grad)
     assert not column(None)[0].requires_grad  # nothing is shown any more
@@ -171,7 +189,7 @@ def test_dropout_inside_the_encoder_is_for_shown_items_only() -> None:
     torch.testing.assert_close(kept, slow_vectors(column.eval()).detach())
     items.train()
     with items.showing(torch.tensor([7]), at_most=100):
-        shown = column(None)[0]
+        shown = column.vectors.clone()
     assert not torch.equal(shown[7], kept[7])
     assert torch.equal(shown[:7], kept[:7])
     items.refresh_media()
@@ -197,11 +215,15 @@ def test_an_encoder_that_does_not_learn_is_read_from_the_table() -> None:
 
 
 def test_appended_items_equal_the_same_items_given_at_once() -> None:
-    whole = photo_tower(content(), num_ids=4)
+    trained = photo_tower(content(stop=4))
+    whole = photo_tower(content(), num_ids=4, encoded=False)
+    whole.load_state_dict(trained.state_dict())
+    whole.encode_new_media()
     grown = photo_tower(content(stop=4))
     grown.append(content(4, 6))
     grown.append(content(6, 8))
     torch.testing.assert_close(grown(), whole())
+    torch.testing.assert_close(grown()[:4], trained())
     assert torch.equal(grown.described, whole.described)
     replaced = photo_tower(content(stop=4))
     replaced.set_content(content())
@@ -218,7 +240,7 @@ def test_a_saved_tower_needs_no_pictures_and_reads_those_of_items_that_came_late
     later.load_state_dict(trained.state_dict())
     assert torch.equal(later()[:6], trained())
     later.encode_new_media()
-    torch.testing.assert_close(later(), photo_tower(content(), num_ids=6)())
+    torch.testing.assert_close(later.media[0].vectors, slow_vectors(later.media[0]).detach())
     again = photo_tower(content(photo=without_pictures(8)), num_ids=6)
     again.load_state_dict(later.state_dict())
     assert torch.equal(again(), later())
@@ -246,3 +268,139 @@ def test_pictures_are_read_by_rows_from_a_memory_map(tmp_path, monkeypatch) -> N
 def test_other_content_than_built_for_is_refused() -> None:
     with pytest.raises(DataError, match="it was given"):
         photo_tower(content()).append(Content(len(SHOWN), (photo_field(),)))
+
+
+COLOURS = np.array([[200, 60, 60], [60, 180, 60], [60, 60, 200], [190, 190, 60]])
+TINY = {
+    "model": {
+        "width": 16,
+        "blocks": 2,
+        "max_history": 20,
+        "id_dropout": 0.8,
+        "image": {"encoder": "classic", "size": SIDE, "filters": [4], "dense": 8, "dropout": 0.1},
+    },
+    "train": {
+        "max_epochs": 25,
+        "batch_events": 256,
+        "learning_rate": 1e-2,
+        "patience": 25,
+        "checkpoint_steps": 3,
+        "media_items": 8,
+        "precision": "float32",
+    },
+    "split": {"kind": "cold_items", "share": 0.2},
+    "evaluate": {"baselines": [], "references": [], "bootstrap": 20},
+}
+
+
+def colour_media(blocks: np.ndarray) -> Media:
+    """One picture of each item in the colour of its block, with much noise; reserved rows have none."""
+    noise = np.random.default_rng(1).integers(-60, 60, (len(blocks) - 2, SIDE, SIDE, 3))
+    pictures = np.clip(COLOURS[blocks[2:], None, None] + noise, 0, 255).astype(np.uint8)
+    return Media(pictures, np.arange(len(pictures)), np.concatenate([[0, 0], np.arange(len(pictures) + 1)]))
+
+
+def colour_world(settings: dict[str, Any], people: int = 200) -> Prepared:
+    """The block world, where only the colour of an item's picture tells its block."""
+    prepared = prepared_block_world(Settings.build(settings), people=people, content=False)
+    keys = prepared.catalogue["item"]
+    return replace(
+        prepared,
+        schema=replace(prepared.schema, fields=(Field("photo", FieldKind.IMAGE),)),
+        catalogue=prepared.catalogue.with_columns(photo=keys.cast(pl.String) + ".png"),
+        media={"photo": colour_media(block_of(prepared))},
+    )
+
+
+def changed(**train: object) -> dict[str, Any]:
+    return {**TINY, "train": {**TINY["train"], **train}}
+
+
+@pytest.mark.parametrize("train", [{}, {"sampled_above": 5, "negatives": 24}])
+def test_colour_alone_carries_items_without_training_events(train: dict[str, int]) -> None:
+    """A fifth of the items was never met; who knows no colour is near chance."""
+    prepared = colour_world(TINY)
+    told = Recommender(changed(**train)).fit_prepared(prepared).evaluate().model.means
+    blind = {**TINY, "model": {**TINY["model"], "content": False}}
+    untold = Recommender(blind).fit_prepared(prepared).evaluate().model.means
+    print(told, untold)
+    assert told["hit_rate@10"] > 0.6
+    assert told["hit_rate@10"] > 2 * untold["hit_rate@10"]
+
+
+def test_a_run_with_pictures_that_was_interrupted_ends_with_the_same_weights(tmp_path) -> None:
+    settings = changed(max_epochs=4)
+    prepared = colour_world(settings, people=80)
+    for folder in ("whole", "broken"):
+        save(prepared, tmp_path / folder / "data")
+    whole = Recommender(settings).fit_prepared(prepared, folder=tmp_path / "whole")
+    with pytest.raises(KeyboardInterrupt):
+        Recommender(settings).fit_prepared(prepared, folder=tmp_path / "broken", display=StopAt(5))
+    resumed = Recommender(settings).fit_prepared(prepared, folder=tmp_path / "broken", resume=True)
+    for name, weights in whole.model.state_dict().items():
+        assert torch.equal(weights, resumed.model.state_dict()[name]), name
+    [column] = whole.model.items.media
+    column.refresh()
+    assert torch.equal(column.vectors, resumed.model.items.media[0].vectors)  # the table is of the best pass
+
+
+def test_a_saved_recommender_answers_the_same_without_pictures_also_of_items_that_came_later(tmp_path) -> None:
+    settings = changed(max_epochs=2)
+    prepared = colour_world(settings, people=60)
+    recommender = Recommender(settings).fit_prepared(prepared)
+
+    def answers(one: Recommender) -> pl.DataFrame:
+        return one.recommend(users=["u001", "u002"], k=40, filter_seen=False)
+
+    recommender.save(tmp_path / "one")
+    loaded = with_media(Recommender.load(tmp_path / "one"), {})
+    assert answers(loaded).equals(answers(recommender))
+
+    media = prepared.media["photo"]
+    more = Media(media.values, np.append(media.row, 3), np.append(media.offsets, len(media.row) + 1))
+    both = [with_media(one, {"photo": more}) for one in (recommender, loaded)]
+    for one in both:
+        one.items.add(pl.DataFrame({"item": ["new"], "photo": ["three.png"]}))
+        assert "new" in answers(one)["item"].to_list()
+        vectors = one.model.items.media[0].vectors
+        torch.testing.assert_close(vectors[-1], vectors[2 + 3])  # the same picture
+    both[0].save(tmp_path / "two")
+    again = with_media(Recommender.load(tmp_path / "two"), {})
+    assert answers(again).equals(answers(both[0]))
+    assert answers(again).equals(answers(both[1]))
+
+
+def test_an_item_whose_picture_was_not_read_is_not_recommended_without_events() -> None:
+    prepared = colour_world(TINY, people=60)
+    cold = np.flatnonzero(~prepared.warm)[-1]
+    counts = np.diff(prepared.media["photo"].offsets)
+    counts[cold] = 0
+    unread = Media(
+        prepared.media["photo"].values,
+        np.delete(prepared.media["photo"].row, cold - 2),
+        np.concatenate([[0], np.cumsum(counts)]),
+    )
+    recommender = Recommender(changed(max_epochs=1)).fit_prepared(replace(prepared, media={"photo": unread}))
+    found = recommender.recommend(histories=[[]], k=40)["item"].to_list()
+    assert len(found) == 39
+    assert prepared.items.keys([cold])[0] not in found
+
+
+def test_a_random_encoder_cannot_be_frozen_and_a_trained_one_stays_as_it_is() -> None:
+    prepared = colour_world(TINY, people=60)
+    with pytest.raises(SettingsError, match=r"train\.media=frozen.*'photo'.*end_to_end"):
+        Recommender(changed(media="frozen")).fit_prepared(prepared)
+    recommender = Recommender(changed(max_epochs=1)).fit_prepared(prepared)
+    model, frozen = recommender.model, Settings.build(changed(media="frozen", max_epochs=2))
+    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    train(model, prepared, frozen, None, run="", resume=False, display=Silent())
+    changes = {name for name, tensor in model.state_dict().items() if not torch.equal(tensor, before[name])}
+    assert "items.fields.0.gate" in changes
+    assert not [name for name in changes if name.startswith("items.fields.0.column")]
+
+
+def with_media(recommender: Recommender, media: dict[str, Media]) -> Recommender:
+    """The same recommender, whose data have these decoded pictures."""
+    bundle = recommender._fitted()
+    recommender._bundle = replace(bundle, prepared=replace(bundle.prepared, media=media))
+    return recommender

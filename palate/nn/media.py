@@ -3,6 +3,13 @@
 The encoder of a text runs over the whole catalogue in every step; one of pictures would take minutes. So
 the latest vector of every item is kept. The items that a step shows are encoded with gradients and stand
 in the table of that step, and from then on, without gradients, in the kept one.
+
+What an encoder says of all pictures alike tells nobody which is which, and at first that is most of what it
+says. So vectors are read standardised, dimension by dimension, by the kept vectors u of all items:
+
+    v = (u − mean u) / √(var u + 0.01 · mean of var u over the dimensions)
+
+Mean and variance are constants of each step; after training they stay.
 """
 
 from __future__ import annotations
@@ -21,6 +28,7 @@ from palate.schema import EncodedField, FieldKind
 from palate.settings import ModelSettings
 
 MEDIA_KINDS = (FieldKind.IMAGE, FieldKind.AUDIO, FieldKind.VIDEO)
+LEAST_SCALE = 1e-6
 ITEMS_AT_A_TIME = 256
 BYTES_AT_A_TIME = 2_000_000
 """Pictures in one pass of an encoder: 162 of 64 × 64 pixels, whose activations take some 200 MB."""
@@ -43,6 +51,8 @@ class MediaColumn(nn.Module):
 
     vectors: torch.Tensor  # [V, dim], saved
     present: torch.Tensor  # bool [V], saved: whether the row holds a vector
+    centre: torch.Tensor  # [dim], saved
+    scale: torch.Tensor  # [dim], saved; zeros before anything was encoded
     trained: torch.Tensor  # bool [], saved: whether the encoder holds more than what it began with at random
     pictured: torch.Tensor  # bool [V], not saved: whether the pictures themselves are here
 
@@ -53,6 +63,8 @@ class MediaColumn(nn.Module):
         self.dim = int(self.encoder.dim)  # type: ignore[arg-type]
         pretrained = field.shape.kind == FieldKind.IMAGE and settings.image.encoder.startswith("pretrained:")
         self.register_buffer("trained", torch.tensor(pretrained))
+        self.register_buffer("centre", torch.zeros(self.dim))
+        self.register_buffer("scale", torch.zeros(self.dim))
         for name in ("vectors", "present"):
             self.register_buffer(name, None)
         self.register_buffer("pictured", None, persistent=False)
@@ -92,7 +104,8 @@ class MediaColumn(nn.Module):
                 nearest = torch.searchsorted(items, rows).clamp_max(len(items) - 1)
                 places = (items[nearest] == rows).nonzero().squeeze(1)
                 vectors = vectors.index_copy(0, places, fresh.index_select(0, nearest[places]))
-        return vectors, present.float().unsqueeze(1)
+        standard = (vectors - self.centre) / self.scale.clamp_min(LEAST_SCALE)
+        return standard, present.float().unsqueeze(1)
 
     def show(self, items: torch.Tensor) -> None:
         """Until ``hide`` these items, as far as they have pictures, are read with gradients to the encoder.
@@ -105,6 +118,7 @@ class MediaColumn(nn.Module):
             return
         fresh = self._encode(items)
         self._keep(items, fresh.detach())
+        self._standardise()
         self.trained.fill_(True)
         self._shown = items, fresh
 
@@ -120,10 +134,13 @@ class MediaColumn(nn.Module):
     def refresh(self) -> None:
         """Every item whose pictures are here has the vector that the encoder makes of them now."""
         self._encode_without_gradients(self.pictured.nonzero().squeeze(1))
+        self._standardise()
 
     def encode_new(self) -> None:
         """Every item whose pictures are here has a vector; those that have one keep it."""
         self._encode_without_gradients((self.pictured & ~self.present).nonzero().squeeze(1))
+        if not self.scale.any():
+            self._standardise()
 
     def _hold(self, field: EncodedField) -> None:
         """The column holds these pictures, and no vector yet."""
@@ -141,6 +158,13 @@ class MediaColumn(nn.Module):
     def _keep(self, items: torch.Tensor, vectors: torch.Tensor) -> None:
         self.vectors[items] = vectors
         self.present[items] = True
+
+    def _standardise(self) -> None:
+        """Mean and scale are those of the kept vectors."""
+        if self.present.any():
+            variance, mean = torch.var_mean(self.vectors[self.present], dim=0, correction=0)
+            self.centre.copy_(mean)
+            self.scale.copy_((variance + 0.01 * variance.mean()).sqrt().clamp_min(LEAST_SCALE))
 
     @torch.no_grad()
     def _encode_without_gradients(self, items: torch.Tensor) -> None:
