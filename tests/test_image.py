@@ -12,6 +12,7 @@ from palate.nn.image import DEVIATION, MEAN, build_image_encoder
 from palate.nn.residual import ResidualBlock, group_norm
 from palate.schema import FieldKind, FieldShape
 from palate.settings import ImageSettings, ModelSettings
+from tests.slow_residual import accuracy_after_training, shaken, silent_weights, stages_by_hand
 
 SMALL = {
     "classic": ImageSettings(encoder="classic", size=16, filters=(4, 6), dense=10),
@@ -23,15 +24,6 @@ each_encoder = pytest.mark.parametrize("name", SMALL)
 def pictures(count: int, size: int = 16, seed: int = 0) -> torch.Tensor:
     generator = torch.Generator().manual_seed(seed)
     return torch.randint(0, 256, (count, size, size, 3), dtype=torch.uint8, generator=generator)
-
-
-def shaken(encoder: torch.nn.Module) -> torch.nn.Module:
-    """Every weight and bias away from where it began, so that none is multiplied by zero."""
-    torch.manual_seed(1)
-    with torch.no_grad():
-        for weight in encoder.parameters():
-            weight.add_(torch.randn(weight.shape) * 0.1)
-    return encoder.eval()
 
 
 def build(name: str) -> torch.nn.Module:
@@ -78,27 +70,7 @@ def test_residual_equals_its_formula_step_by_step() -> None:
     encoder = build("residual")
     values = pictures(3)
     state = encoder.state_dict()
-
-    def convolve(x: torch.Tensor, name: str, stride: int = 1) -> torch.Tensor:
-        weight = state[f"{name}.weight"]
-        return functional.conv2d(x, weight, state[f"{name}.bias"], stride, weight.shape[-1] // 2)
-
-    def normalise(x: torch.Tensor, name: str) -> torch.Tensor:
-        groups = x.reshape(len(x), x.shape[1] // 16, -1)
-        deviation = (groups.var(dim=2, keepdim=True, correction=0) + 1e-5).sqrt()
-        flat = ((groups - groups.mean(dim=2, keepdim=True)) / deviation).reshape(x.shape)
-        weight, bias = (state[f"{name}.{part}"].view(-1, 1, 1) for part in ("weight", "bias"))
-        return flat * weight + bias
-
-    x = (values.permute(0, 3, 1, 2).float() - MEAN) / DEVIATION
-    x = functional.relu(convolve(x, "stages.layers.0", stride=2))
-    for first in (2, 5):  # where each stage begins among the layers
-        x = convolve(x, f"stages.layers.{first}", stride=2)
-        for block in (first + 1, first + 2):
-            name = f"stages.layers.{block}"
-            inner = functional.relu(convolve(normalise(x, f"{name}.norm"), f"{name}.reduce"))
-            x = x + convolve(functional.relu(convolve(inner, f"{name}.inner")), f"{name}.expand")
-    x = functional.relu(normalise(x, "stages.layers.8"))
+    x = stages_by_hand(state, (values.permute(0, 3, 1, 2).float() - MEAN) / DEVIATION, [2, 2])
     assert x.shape == (3, 32, 2, 2)
     pooled = torch.cat([x.mean(dim=(2, 3)), x.amax(dim=(2, 3))], dim=1)
     expected = functional.linear(pooled, state["dense.weight"], state["dense.bias"])
@@ -119,12 +91,7 @@ def test_a_picture_is_read_alone(name: str) -> None:
 
 @each_encoder
 def test_every_weight_gets_a_gradient(name: str) -> None:
-    encoder = build(name)
-    (encoder(pictures(8)) * torch.randn(8, encoder.dim)).sum().backward()
-    silent = [
-        name for name, value in encoder.named_parameters() if value.grad is None or not value.grad.any()
-    ]
-    assert silent == []
+    assert silent_weights(build(name), pictures(8)) == []
 
 
 @pytest.mark.parametrize("filters", [(16, 32), (3, 5)])
@@ -205,13 +172,4 @@ def test_colours_of_squares_are_learned(name: str) -> None:
 
     torch.manual_seed(0)
     encoder = build_image_encoder(16, SMALL[name])
-    network = torch.nn.Sequential(encoder, torch.nn.Linear(encoder.dim, 3))
-    optimiser = torch.optim.AdamW(network.parameters(), lr=5e-3)
-    values, colour = world(256)
-    for step in range(40):
-        part = slice(step % 4 * 64, step % 4 * 64 + 64)
-        optimiser.zero_grad()
-        functional.cross_entropy(network(values[part]), colour[part]).backward()
-        optimiser.step()
-    values, colour = world(100)
-    assert (network(values).argmax(dim=1) == colour).float().mean() > 0.9
+    assert accuracy_after_training(encoder, world(256), world(100)) > 0.9

@@ -11,9 +11,10 @@ from typing import Protocol
 import torch
 from torch import nn
 
-from palate.errors import DataError
+from palate.nn.audio import AudioEncoder
 from palate.nn.image import build_image_encoder
 from palate.nn.text import EMBEDDING_STD, TextEncoder
+from palate.nn.video import build_video_encoder
 from palate.schema import PADDING, UNKNOWN, EncodedField, FieldKind, FieldShape
 from palate.settings import ModelSettings
 
@@ -93,22 +94,26 @@ def build_field_encoder(shape: FieldShape, settings: ModelSettings) -> nn.Module
     as wide as the model.
 
     Raises:
-        DataError: no encoder for this kind.
         SettingsError: settings of an encoder that do not fit the field or one another.
     """
     width, dim = settings.width, min(settings.width, LARGEST_DIM)
+    encoder: nn.Module
     match shape.kind:
         case FieldKind.TEXT:
-            return TextEncoder(shape.size, width, settings.text)
+            encoder = TextEncoder(shape.size, width, settings.text)
         case FieldKind.CATEGORY | FieldKind.CATEGORIES:
-            return CategoryEncoder(shape.size, dim)
+            encoder = CategoryEncoder(shape.size, dim)
         case FieldKind.NUMBER:
-            return NumberEncoder(dim)
+            encoder = NumberEncoder(dim)
         case FieldKind.VECTOR:
-            return VectorEncoder(shape.size, width)
+            encoder = VectorEncoder(shape.size, width)
         case FieldKind.IMAGE:
-            return build_image_encoder(shape.size, settings.image)
-    raise DataError(f"Field '{shape.name}' is of kind '{shape.kind}', which has no encoder.")
+            encoder = build_image_encoder(shape.size, settings.image)
+        case FieldKind.AUDIO:
+            encoder = AudioEncoder(shape.size, settings.audio)
+        case FieldKind.VIDEO:
+            encoder = build_video_encoder(settings.video)
+    return encoder
 
 
 class EncodedColumn(nn.Module):

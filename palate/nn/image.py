@@ -84,11 +84,11 @@ class ResidualImage(nn.Module):
 
 
 def standardised(values: torch.Tensor) -> torch.Tensor:
-    """uint8 [n, height, width, 3] → float [n, 3, height, width] of about zero mean and unit deviation.
+    """uint8 [n, …, height, width, 3] → float [n, 3, …, height, width] of about zero mean and unit deviation.
 
     Channels still lie innermost in memory (``channels_last``), where CPU convolutions are fastest.
     """
-    return ((values.float() - MEAN) / DEVIATION).permute(0, 3, 1, 2)
+    return ((values.float() - MEAN) / DEVIATION).movedim(-1, 1)
 
 
 def build_image_encoder(size: int, settings: ImageSettings) -> nn.Module:
