@@ -47,7 +47,7 @@ def content(start: int = 0, stop: int = len(SHOWN), photo: EncodedField | None =
 
 
 def without_pictures(rows: int) -> EncodedField:
-    return replace(photo_field([[]] * rows), media=None)
+    return photo_field([[]] * rows, PHOTOS[:0])
 
 
 def photo_tower(
@@ -280,10 +280,10 @@ TINY = {
         "image": {"encoder": "classic", "size": SIDE, "filters": [4], "dense": 8, "dropout": 0.1},
     },
     "train": {
-        "max_epochs": 25,
-        "batch_events": 256,
+        "max_epochs": 12,
+        "batch_events": 96,
         "learning_rate": 1e-2,
-        "patience": 25,
+        "patience": 12,
         "checkpoint_steps": 3,
         "media_items": 8,
         "precision": "float32",
@@ -300,7 +300,7 @@ def colour_media(blocks: np.ndarray) -> Media:
     return Media(pictures, np.arange(len(pictures)), np.concatenate([[0, 0], np.arange(len(pictures) + 1)]))
 
 
-def colour_world(settings: dict[str, Any], people: int = 200) -> Prepared:
+def colour_world(settings: dict[str, Any], people: int = 160) -> Prepared:
     """The block world, where only the colour of an item's picture tells its block."""
     prepared = prepared_block_world(Settings.build(settings), people=people, content=False)
     keys = prepared.catalogue["item"]
@@ -316,20 +316,25 @@ def changed(**train: object) -> dict[str, Any]:
     return {**TINY, "train": {**TINY["train"], **train}}
 
 
-@pytest.mark.parametrize("train", [{}, {"sampled_above": 5, "negatives": 24}])
-def test_colour_alone_carries_items_without_training_events(train: dict[str, int]) -> None:
-    """A fifth of the items was never met; who knows no colour is near chance."""
-    prepared = colour_world(TINY)
-    told = Recommender(changed(**train)).fit_prepared(prepared).evaluate().model.means
+@pytest.fixture(scope="module")
+def untold() -> float:
+    """Hit rate where the pictures are not read."""
     blind = {**TINY, "model": {**TINY["model"], "content": False}}
-    untold = Recommender(blind).fit_prepared(prepared).evaluate().model.means
-    print(told, untold)
-    assert told["hit_rate@10"] > 0.6
-    assert told["hit_rate@10"] > 2 * untold["hit_rate@10"]
+    return Recommender(blind).fit_prepared(colour_world(TINY)).evaluate().model.means["hit_rate@10"]
+
+
+@pytest.mark.parametrize("train", [{}, {"sampled_above": 5, "negatives": 24}])
+def test_colour_alone_carries_items_without_training_events(train: dict[str, int], untold: float) -> None:
+    """A fifth of the items was never met in training; of the others 8 are of the right colour."""
+    told = (
+        Recommender(changed(**train)).fit_prepared(colour_world(TINY)).evaluate().model.means["hit_rate@10"]
+    )
+    assert told > 0.6
+    assert told > 2 * untold
 
 
 def test_a_run_with_pictures_that_was_interrupted_ends_with_the_same_weights(tmp_path) -> None:
-    settings = changed(max_epochs=4)
+    settings = changed(max_epochs=3, checkpoint_steps=2)
     prepared = colour_world(settings, people=80)
     for folder in ("whole", "broken"):
         save(prepared, tmp_path / folder / "data")
@@ -344,7 +349,9 @@ def test_a_run_with_pictures_that_was_interrupted_ends_with_the_same_weights(tmp
     assert torch.equal(column.vectors, resumed.model.items.media[0].vectors)  # the table is of the best pass
 
 
-def test_a_saved_recommender_answers_the_same_without_pictures_also_of_items_that_came_later(tmp_path) -> None:
+def test_a_saved_recommender_answers_the_same_without_pictures_also_of_items_that_came_later(
+    tmp_path,
+) -> None:
     settings = changed(max_epochs=2)
     prepared = colour_world(settings, people=60)
     recommender = Recommender(settings).fit_prepared(prepared)
@@ -360,7 +367,7 @@ def test_a_saved_recommender_answers_the_same_without_pictures_also_of_items_tha
     more = Media(media.values, np.append(media.row, 3), np.append(media.offsets, len(media.row) + 1))
     both = [with_media(one, {"photo": more}) for one in (recommender, loaded)]
     for one in both:
-        one.items.add(pl.DataFrame({"item": ["new"], "photo": ["three.png"]}))
+        one.items.add(pl.DataFrame({"item": ["new"]}))
         assert "new" in answers(one)["item"].to_list()
         vectors = one.model.items.media[0].vectors
         torch.testing.assert_close(vectors[-1], vectors[2 + 3])  # the same picture

@@ -18,8 +18,8 @@ from torch.nn import functional
 
 from palate.errors import DataError
 from palate.nn.fields import EncodedColumn
-from palate.nn.media import MEDIA_KINDS, MediaColumn
-from palate.schema import PADDING, UNKNOWN, BoolArray, Content, EncodedField, FloatArray
+from palate.nn.media import MediaColumn
+from palate.schema import MEDIA, PADDING, UNKNOWN, BoolArray, Content, EncodedField, FloatArray
 from palate.settings import ModelSettings
 
 ID_STD = 0.02
@@ -55,7 +55,7 @@ class FieldProjection(nn.Module):
 
 def build_column(field: EncodedField, settings: ModelSettings) -> EncodedColumn | MediaColumn:
     """The column that holds a field of this kind, and its encoder."""
-    if field.shape.kind in MEDIA_KINDS:
+    if field.shape.kind in MEDIA:
         return MediaColumn(field, settings)
     return EncodedColumn(field, settings)
 

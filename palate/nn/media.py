@@ -27,7 +27,6 @@ from palate.nn.fields import build_field_encoder, select_ragged
 from palate.schema import EncodedField, FieldKind
 from palate.settings import ModelSettings
 
-MEDIA_KINDS = (FieldKind.IMAGE, FieldKind.AUDIO, FieldKind.VIDEO)
 LEAST_SCALE = 1e-6
 ITEMS_AT_A_TIME = 256
 BYTES_AT_A_TIME = 2_000_000
