@@ -10,7 +10,7 @@ import numpy as np
 import polars as pl
 from tokenizers import Tokenizer
 
-from palate.data.text import tokenize, train_tokenizer
+from palate.data.text import borrowed_tokenizer, tokenize, train_tokenizer
 from palate.errors import DataError
 from palate.schema import (
     FIRST_ID,
@@ -25,7 +25,7 @@ from palate.schema import (
     Media,
     Note,
 )
-from palate.settings import TextSettings
+from palate.settings import PRETRAINED, TextSettings
 
 MOST_CATEGORIES = 65_536
 """Categories beyond the most frequent ones read as unknown."""
@@ -41,9 +41,15 @@ class TextColumn:
     name: str
     tokenizer: str  # JSON
     max_tokens: int
+    borrowed: bool = False
+    """The tokenizer is that of a pretrained encoder; its tokens count from 1, so that 0 stays padding."""
 
     @staticmethod
     def fit(name: str, cells: pl.Series, settings: TextSettings) -> TextColumn:
+        if settings.encoder.startswith(PRETRAINED):
+            encoder = settings.encoder.removeprefix(PRETRAINED)
+            tokenizer = borrowed_tokenizer(encoder, settings.max_tokens)
+            return TextColumn(name, tokenizer.to_str(), settings.max_tokens, borrowed=True)
         texts = as_texts(cells).drop_nulls().to_list()
         tokenizer = train_tokenizer(texts, settings.vocabulary)
         return TextColumn(name, tokenizer.to_str(), settings.max_tokens)
@@ -51,11 +57,11 @@ class TextColumn:
     @property
     def shape(self) -> FieldShape:
         size = int(Tokenizer.from_str(self.tokenizer).get_vocab_size())
-        return FieldShape(self.name, FieldKind.TEXT, size)
+        return FieldShape(self.name, FieldKind.TEXT, size + self.borrowed)
 
     def encode(self, cells: pl.Series) -> tuple[EncodedField, Note]:
         texts = as_texts(cells).to_list()
-        tokens = tokenize(Tokenizer.from_str(self.tokenizer), texts, self.max_tokens)
+        tokens = tokenize(Tokenizer.from_str(self.tokenizer), texts, self.max_tokens, borrowed=self.borrowed)
         present = (tokens != 0).any(axis=1)
         return EncodedField(self.shape, tokens, present), _note(self.name, present)
 

@@ -13,14 +13,17 @@ from torch import nn
 
 from palate.nn.audio import AudioEncoder
 from palate.nn.image import build_image_encoder
+from palate.nn.pretrained import PretrainedText
 from palate.nn.text import EMBEDDING_STD, TextEncoder
 from palate.nn.video import build_video_encoder
 from palate.schema import PADDING, UNKNOWN, EncodedField, FieldKind, FieldShape
-from palate.settings import ModelSettings
+from palate.settings import PRETRAINED, ModelSettings
 
 LARGEST_DIM = 32
 """Width of the vectors of categories and numbers, which hold less than a text."""
 CENTRES = 8
+ROWS_AT_A_TIME = 256
+"""Texts in one pass of an encoder that does not learn."""
 
 
 class Encoder(Protocol):
@@ -95,12 +98,13 @@ def build_field_encoder(shape: FieldShape, settings: ModelSettings) -> nn.Module
 
     Raises:
         SettingsError: settings of an encoder that do not fit the field or one another.
+        MissingExtraError: a pretrained encoder without the library for it.
     """
     width, dim = settings.width, min(settings.width, LARGEST_DIM)
     encoder: nn.Module
     match shape.kind:
         case FieldKind.TEXT:
-            encoder = TextEncoder(shape.size, width, settings.text)
+            encoder = build_text_encoder(shape.size, settings)
         case FieldKind.CATEGORY | FieldKind.CATEGORIES:
             encoder = CategoryEncoder(shape.size, dim)
         case FieldKind.NUMBER:
@@ -116,10 +120,18 @@ def build_field_encoder(shape: FieldShape, settings: ModelSettings) -> nn.Module
     return encoder
 
 
+def build_text_encoder(vocabulary: int, settings: ModelSettings) -> nn.Module:
+    """The text encoder that the settings name."""
+    if settings.text.encoder.startswith(PRETRAINED):
+        return PretrainedText(vocabulary, settings.text)
+    return TextEncoder(vocabulary, settings.width, settings.text)
+
+
 class EncodedColumn(nn.Module):
     """One field of every item, and the encoder that reads it: item rows in, vectors out.
 
-    The values are buffers that are not saved with the weights; they come from the catalogue.
+    The values are buffers that are not saved with the weights; they come from the catalogue. Where nothing of
+    the encoder learns, they are its answers, so that it reads every item once.
     """
 
     values: torch.Tensor
@@ -131,6 +143,7 @@ class EncodedColumn(nn.Module):
         self.shape = field.shape
         self.encoder = build_field_encoder(field.shape, settings)
         self.dim = int(self.encoder.dim)  # type: ignore[arg-type]
+        self.learns = any(parameter.requires_grad for parameter in self.encoder.parameters())
         for name in ("values", "present", "offsets"):
             self.register_buffer(name, None, persistent=False)
         self.set_field(field)
@@ -139,6 +152,10 @@ class EncodedColumn(nn.Module):
         """The column holds these values, of the shape that it was built for, instead."""
         device = next(self.encoder.parameters()).device
         self.values = torch.as_tensor(field.values.copy(), device=device)
+        if not self.learns:
+            with torch.no_grad():
+                parts = [self.encoder(part) for part in torch.split(self.values, ROWS_AT_A_TIME)]
+            self.values = torch.cat(parts)
         self.present = torch.as_tensor(field.present.copy(), device=device).float().unsqueeze(1)
         self.offsets = None if field.offsets is None else torch.as_tensor(field.offsets.copy(), device=device)
 
@@ -154,6 +171,8 @@ class EncodedColumn(nn.Module):
     def forward(self, rows: torch.Tensor | None) -> tuple[torch.Tensor, torch.Tensor]:
         """The vectors [rows, dim] and whether each row has a value, float [rows, 1]; None is all rows."""
         present = self.present if rows is None else self.present[rows]
+        if not self.learns:
+            return self.values if rows is None else self.values[rows], present
         if self.offsets is None:
             return self.encoder(self.values if rows is None else self.values[rows]), present
         if rows is None:

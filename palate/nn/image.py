@@ -21,8 +21,9 @@ from torch.nn import functional
 
 from palate.errors import SettingsError
 from palate.nn.dropout import Dropout
+from palate.nn.pretrained import PretrainedImage
 from palate.nn.residual import ResidualStages, initialise, mean_and_max
-from palate.settings import ImageSettings
+from palate.settings import PRETRAINED, ImageSettings
 
 MEAN = 114.0
 DEVIATION = 58.0
@@ -95,8 +96,11 @@ def build_image_encoder(size: int, settings: ImageSettings) -> nn.Module:
     """The encoder that the settings name, of pictures of size × size.
 
     Raises:
-        SettingsError: shapes that do not fit.
+        SettingsError: shapes that do not fit, or no such backbone.
+        MissingExtraError: a backbone without the library for it.
     """
     if settings.encoder == "classic":
         return ClassicImage(size, settings)
+    if settings.encoder.startswith(PRETRAINED):
+        return PretrainedImage(size, settings)
     return ResidualImage(settings)
