@@ -2,8 +2,8 @@
 
     python -m bench.scale --write
 
-Each point is a process of its own: events are generated and prepared, some real training steps are timed, then
-some people are ranked against the whole catalogue. One of the three sizes grows while the others stay.
+Each point is a process of its own: events are generated and prepared, some real training steps are timed,
+then some people are ranked against the whole catalogue. One of the three sizes grows while the others stay.
 """
 
 from __future__ import annotations

@@ -132,7 +132,9 @@ class Recommender:
         predicted = predicted_fields(settings, prepared.schema.fields)
         fields = [field for field in prepared.schema.fields if field not in predicted]
         read = tuple(fields) if settings.model.content else ()
-        encoder = ContentEncoder.fit(prepared.catalogue, read, prepared.warm, settings.model.text)
+        encoder = ContentEncoder.fit(
+            prepared.catalogue, read, prepared.warm, settings.model.text, prepared.media
+        )
         labels = tuple(Labels.learn(prepared, field, settings.seed) for field in predicted)
         classes = tuple(of.column for of in labels)
         torch.manual_seed(settings.seed)
@@ -166,7 +168,7 @@ class Recommender:
     def content_notes(self) -> tuple[Note, ...]:
         """What of the items' fields could not be read by the network."""
         bundle = self._fitted()
-        notes = bundle.content_encoder.encode(bundle.prepared.catalogue).notes
+        notes = bundle.content_encoder.encode(bundle.prepared.catalogue, bundle.prepared.media).notes
         predicted = tuple(
             Note(f"field '{column.name}'", 0, 0, "predicted by item_class, so the network does not read it")
             for column in bundle.classes
@@ -462,7 +464,8 @@ class Recommender:
     def _with_items(self, table: pl.DataFrame) -> int:
         bundle = self._fitted()
         extended = replace(bundle, prepared=add_items(bundle.prepared, table))
-        self._adopt(extended, _restore_model(extended))
+        model = _restore_model(extended)
+        self._adopt(replace(extended, weights=model.state_dict()), model)
         return len(extended.prepared.items) - len(bundle.prepared.items)
 
     def _ids(
@@ -578,11 +581,8 @@ class Recommender:
 
     def _described(self) -> BoolArray:
         """Items with at least one field that the network reads, [V]."""
-        names = [part.name for part in self.model.items.projections]
-        if not names:
-            return np.zeros(self.prepared.items.size, np.bool_)
-        present = pl.any_horizontal(pl.col(names).is_not_null())
-        return self.prepared.catalogue.select(present).to_series().to_numpy()
+        described: BoolArray = self.model.items.described.cpu().numpy()
+        return described
 
     def _as_table(self, ids_RK: IntArray, scores_RV: np.ndarray, rows: IntArray) -> pl.DataFrame:
         """Long form of the top lists, without the places that could not be filled."""
@@ -641,7 +641,7 @@ def _build_model(
 ) -> TasteModel:
     return TasteModel(
         settings.model,
-        encoder.encode(prepared.catalogue),
+        encoder.encode(prepared.catalogue, prepared.media),
         prepared.warm,
         num_ids=num_ids,
         num_event_types=len(prepared.schema.events),
@@ -656,6 +656,7 @@ def _restore_model(bundle: Bundle) -> TasteModel:
     num_ids = len(bundle.weights["items.warm"])
     model = _build_model(bundle.settings, bundle.prepared, bundle.content_encoder, num_ids, bundle.classes)
     model.load_state_dict(bundle.weights)
+    model.items.encode_new_media()
     return model
 
 

@@ -62,6 +62,10 @@ class FieldKind(StrEnum):
     VECTOR = "vector"
 
 
+MEDIA = (FieldKind.IMAGE, FieldKind.AUDIO, FieldKind.VIDEO)
+"""Kinds whose cells are paths of files."""
+
+
 class Part(StrEnum):
     """Which side of the split an event is on."""
 

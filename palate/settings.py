@@ -278,6 +278,11 @@ class TrainSettings(Frozen):
     """Catalogues larger than this are trained with sampled softmax."""
     negatives: Positive = 4096
     """Shared negatives per step of sampled softmax."""
+    media: Literal["end_to_end", "frozen"] = "end_to_end"
+    """``end_to_end``: encoders of pictures, sound and video learn with everything else; ``frozen``: each
+    picture is encoded once and encoders stay as they are, which wants a pretrained one."""
+    media_items: Positive = 64
+    """Items of each step whose pictures are encoded with gradients; the others' vectors are kept ones."""
     validate_metric: str = "ndcg@10"
     """What chooses the best pass; where ``item_class`` is learned alone, ``macro_f1`` unless told."""
     patience: Positive = 4

@@ -19,7 +19,14 @@ from palate.nn.model import TasteModel
 from palate.schema import IntArray, Part
 from palate.settings import Settings
 from palate.train.checkpoint import Progress, load_checkpoint, read_tensors, save_checkpoint, write_tensors
-from palate.train.loop import build_optimisers, farewell, learning_rate, not_finite, write_log
+from palate.train.loop import (
+    build_optimisers,
+    farewell,
+    learning_rate,
+    look_at_media,
+    not_finite,
+    write_log,
+)
 from palate.train.progress import Display
 from palate.train.tasks import ItemClass, build_tasks
 
@@ -72,6 +79,7 @@ def train_on_items(
         loggers=TensorBoardLogger(folder, name="tensorboard", version="") if folder else None,
     )
     network, optimiser = fabric.setup(model, optimiser)
+    progress.seconds += look_at_media(model.items, options)
 
     for epoch in range(progress.epoch, options.max_epochs):
         if progress.finished:
@@ -88,7 +96,8 @@ def train_on_items(
             for group in optimiser.param_groups:
                 group["lr"] = rate
 
-            loss = items_loss(tasks, plan[step])
+            with model.items.showing(torch.from_numpy(plan[step]), len(plan[step])):
+                loss = items_loss(tasks, plan[step])
             if not math.isfinite(loss.item()):
                 raise TrainingError(not_finite(loss.item(), epoch, step, rate))
             fabric.backward(loss)
@@ -107,6 +116,7 @@ def train_on_items(
                 save_checkpoint(last, model, [optimiser], progress, run)
 
         trained = time.perf_counter()
+        model.items.refresh_media()
         metric = validation_score(model, labels, options.validate_metric)
         progress.seconds = began_with + time.perf_counter() - started
         ended_at = learning_rate(options, (epoch + 1) / options.max_epochs)

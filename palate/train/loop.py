@@ -16,11 +16,11 @@ from palate.data.ahead import made_ahead
 from palate.data.batches import events_per_step, plan_epoch, training_batch
 from palate.data.labels import Labels
 from palate.data.store import Prepared
-from palate.errors import TrainingError
+from palate.errors import SettingsError, TrainingError
 from palate.evaluate.metrics import Metric
 from palate.evaluate.network import NetworkRanker
 from palate.evaluate.protocol import mean_metric
-from palate.nn.item import ID_STD
+from palate.nn.item import ID_STD, ItemTower
 from palate.nn.model import TasteModel
 from palate.schema import Batch, Histories, Part, Questions
 from palate.settings import Settings, TrainSettings
@@ -94,6 +94,7 @@ def train(
         loggers=TensorBoardLogger(folder, name="tensorboard", version="") if folder else None,
     )
     network, *optimisers = fabric.setup(model, *optimisers)
+    progress.seconds += look_at_media(model.items, options)
     lengths, size = histories.lengths, settings.model.max_history
     batch_events = options.batch_events or events_per_step(lengths, max_history=size)
 
@@ -128,13 +129,14 @@ def train(
                 group["lr"] = rate
             events = len(batch.item)
 
-            loss, weight = step_loss(
-                fabric, network, batch, tasks, settings, probability_V if draws_negatives else None
-            )
+            with fabric.autocast(), model.items.showing(met_in(batch), options.media_items):
+                loss, weight = step_loss(
+                    fabric, network, batch, tasks, settings, probability_V if draws_negatives else None
+                )
             if not math.isfinite(loss.item()):
                 raise TrainingError(not_finite(loss.item(), epoch, step, rate))
             fabric.backward(loss)
-            # The first holds all weights but a sparse table, whose steps do not depend on its gradient's size.
+            # The first holds all but a sparse table, whose steps do not depend on the size of its gradient.
             fabric.clip_gradients(network, optimisers[0], options.clip_norm, error_if_nonfinite=False)
             for optimiser in optimisers:
                 optimiser.step()
@@ -151,6 +153,7 @@ def train(
                 save_checkpoint(last, model, optimisers, progress, run)
 
         trained = time.perf_counter()
+        model.items.refresh_media()
         metric = validate(model, prepared, questions, settings)
         progress.seconds = began_with + time.perf_counter() - started
         # Not the loop's ``rate``: a run resumed after the last step of a pass takes no step in it.
@@ -178,6 +181,30 @@ def place_vectors(model: TasteModel, histories: Histories, settings: Settings) -
         items, width = model.items.id.weight.shape
         model.items.begin_with(company_vectors(histories, items, width, ID_STD, settings.seed))
     return time.perf_counter() - started
+
+
+def look_at_media(items: ItemTower, options: TrainSettings) -> float:
+    """Every picture, clip and track was encoded once, and encoders learn or not; the seconds that it took.
+
+    Raises:
+        SettingsError: an encoder that is nothing but random is to stay so.
+    """
+    started = time.perf_counter()
+    for column in items.media if options.media == "frozen" else ():
+        if not column.trained:
+            raise SettingsError(
+                f"train.media=frozen would keep the encoder of field '{column.shape.name}' as it begins, at "
+                "random. Take train.media=end_to_end, or, for pictures, a pretrained encoder "
+                "(model.image.encoder=pretrained:NAME)."
+            )
+        column.encoder.requires_grad_(False)
+    items.encode_new_media()
+    return time.perf_counter() - started
+
+
+def met_in(batch: Batch) -> torch.Tensor:
+    """Ids of the items that were met or are asked for, with repetition."""
+    return torch.cat([batch.item, batch.target])
 
 
 def step_loss(
