@@ -349,7 +349,7 @@ def test_a_run_with_pictures_that_was_interrupted_ends_with_the_same_weights(tmp
     assert torch.equal(column.vectors, resumed.model.items.media[0].vectors)  # the table is of the best pass
 
 
-def test_a_saved_recommender_answers_the_same_without_pictures_also_of_items_that_came_later(
+def test_a_saved_recommender_needs_no_pictures_even_for_items_that_came_later(
     tmp_path,
 ) -> None:
     settings = changed(max_epochs=2)

@@ -25,7 +25,7 @@ from torch.nn import functional
 
 from palate.nn.fields import build_field_encoder, select_ragged
 from palate.schema import EncodedField, FieldKind
-from palate.settings import ModelSettings
+from palate.settings import PRETRAINED, ModelSettings
 
 LEAST_SCALE = 1e-6
 ITEMS_AT_A_TIME = 256
@@ -60,7 +60,7 @@ class MediaColumn(nn.Module):
         self.shape = field.shape
         self.encoder = build_field_encoder(field.shape, settings)
         self.dim = int(self.encoder.dim)  # type: ignore[arg-type]
-        pretrained = field.shape.kind == FieldKind.IMAGE and settings.image.encoder.startswith("pretrained:")
+        pretrained = field.shape.kind == FieldKind.IMAGE and settings.image.encoder.startswith(PRETRAINED)
         self.register_buffer("trained", torch.tensor(pretrained))
         self.register_buffer("centre", torch.zeros(self.dim))
         self.register_buffer("scale", torch.zeros(self.dim))
