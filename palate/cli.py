@@ -181,10 +181,10 @@ def train(
     if not resume:
         start_afresh(out)
     fit(recommender, dataset, out, resume)
-    judgements = [judged(recommender)] if recommender.can_be_judged() else []
+    judgements = judged_on_its_split(recommender) if recommender.can_be_judged() else []
     report = write_judgements(out, recommender, judgements)
     if as_json:
-        judged_as = judgements[0].to_json() if judgements else {"metrics": {}, "baselines": {}}
+        judged_as = as_one(judgements) if judgements else {"metrics": {}, "baselines": {}}
         print_json({"run": str(out), "report": str(report), **judged_as})
         return
     print_judgements(judgements)
@@ -270,11 +270,11 @@ def evaluate(
         raise SettingsError(
             "After training only settings of 'evaluate' can change; train again for the others."
         )
-    judgement = judged(load(run), part=Part(part), **changes.get("evaluate", {}))
+    judgements = judged_on_its_split(load(run), part=Part(part), **changes.get("evaluate", {}))
     if as_json:
-        print_json(judgement.to_json())
+        print_json(as_one(judgements))
     else:
-        print_judgements([judgement])
+        print_judgements(judgements)
 
 
 @app.command()
@@ -458,6 +458,22 @@ def judged(recommender: Recommender, **wishes: Any) -> Judgement:
             status.update(f"Judging: {name.replace('_', ' ')} …")
 
         return recommender.evaluate(on_start=on_start, **wishes)
+
+
+def judged_on_its_split(recommender: Recommender, **wishes: Any) -> list[Judgement]:
+    """The judgement and, where items left training entirely, a second one among the new items only."""
+    from palate.schema import Among
+
+    judgements = [judged(recommender, **wishes)]
+    if recommender.prepared.has_cold_split:
+        judgements.append(judged(recommender, among=Among.COLD, **wishes))
+    return judgements
+
+
+def as_one(judgements: Sequence[Judgement]) -> dict[str, Any]:
+    """The first judgement as a mapping, the one among new items within it."""
+    tree = judgements[0].to_json()
+    return tree | {"among_new": judgements[1].to_json()} if len(judgements) > 1 else tree
 
 
 def keys_of(text: str) -> list[str]:

@@ -9,9 +9,11 @@ from typing import Any
 from markupsafe import Markup
 
 from palate.evaluate.charts import (
+    Curve,
     Measured,
     bar_chart,
     column_chart,
+    curve_chart,
     dot_plot,
     funnel_chart,
     line_chart,
@@ -19,6 +21,9 @@ from palate.evaluate.charts import (
 )
 from palate.evaluate.results import rivals
 from palate.evaluate.wording import OURS, count, higher_is_better, metric_label, nearest_cutoff, ranker_label
+
+BEST_RIVALS = 3
+"""Other methods in the curve by events seen."""
 
 
 @dataclass(frozen=True)
@@ -77,6 +82,24 @@ def segment_dots(segments: Sequence[Mapping[str, Any]]) -> list[Figure]:
         )
         for group, rows in groups.items()
     ]
+
+
+def events_seen(judgement: Mapping[str, Any]) -> Figure | None:
+    """How good the answers are by how much is known of a person, beside the best other methods."""
+    found = judgement.get("events_seen", {})
+    rows = found.get("rows", {})
+    ours = next((name for name in rows if name not in rivals(judgement)), None)
+    if ours is None:
+        return None
+    others = sorted((name for name in rows if name != ours), key=lambda name: -rows[name][-1]["value"])
+    shown = [ours, *others[:BEST_RIVALS]]
+    curves = [
+        Curve(ranker_label(name), [point["value"] for point in rows[name]], name == ours) for name in shown
+    ]
+    title = f"{metric_label(found['metric'])} by events seen"
+    places = [str(point["events"]) for point in rows[ours]]
+    caption = f"The same {count(found['people'])} people, of whom only the last events are known."
+    return Figure(title, curve_chart(title, places, curves, "events seen of the person"), caption)
 
 
 def training_curves(training: Sequence[Mapping[str, Any]], metric_name: str) -> list[Figure]:
