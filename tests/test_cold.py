@@ -1,10 +1,14 @@
 """Cold items and new people: who leaves training, who is ranked with whom, and what a curve compares."""
 
+import io
+
 import numpy as np
 import polars as pl
 import pytest
+from rich.console import Console
 
 from bench.cold import main
+from palate.cli import as_one, judged_on_its_split
 from palate.data.store import prepare
 from palate.errors import DataError
 from palate.evaluate.evidence import Evidence
@@ -14,6 +18,7 @@ from palate.evaluate.newcomers import by_events_seen, newcomers
 from palate.evaluate.popular import Random
 from palate.evaluate.protocol import evaluate, rank
 from palate.evaluate.shares import variance_shares
+from palate.evaluate.table import results_table
 from palate.recommender import Recommender
 from palate.run import describe_run
 from palate.schema import Among, Histories, Part, Questions
@@ -274,3 +279,13 @@ def test_the_bench_writes_a_row_for_every_network_and_method(tmp_path):
     ]  # fmt: skip
     assert warm.count("\n| Palate, ") == 2
     assert "seeds 3" in cold
+
+
+def test_the_command_line_judges_a_cold_split_both_ways(trained):
+    judgements = judged_on_its_split(trained, cold_baselines=["random"])
+    tree = as_one(judgements)
+    assert (tree["among"], tree["among_new"]["among"]) == ("all", "cold")
+    assert set(tree["metrics"]["recall@20"]) == {"value", "low", "high"}
+    caption = Console(width=80, file=io.StringIO(), record=True)
+    caption.print(results_table(tree["among_new"]))
+    assert "ranked among the 24 new items" in " ".join(caption.export_text().split())

@@ -240,7 +240,7 @@ def test_the_curve_by_events_seen_names_our_row_and_the_best_others(page: str) -
     many = {f"row{n}": [{"events": 1, "value": n / 10, "low": 0, "high": 1}] for n in range(5)}
     ours = {"palate": [{"events": 1, "value": 0.0, "low": 0, "high": 1}]}
     crowd = judgement(
-        baselines=dict.fromkeys(many, {}),
+        baselines={name: {} for name in many},
         events_seen={"metric": "ndcg@10", "people": 5, "rows": ours | many},
     )
     drawn = str(figures.events_seen(crowd).svg)
