@@ -187,11 +187,11 @@ def train(
     if not resume:
         start_afresh(out)
     fit(recommender, dataset, out, resume)
-    judgements = [judged(recommender)] if recommender.can_be_judged() else []
+    judgements = judged_on_its_split(recommender) if recommender.can_be_judged() else []
     classes = judged_classes(recommender)
     report = write_judgements(out, recommender, judgements, classes)
     if as_json:
-        judged_as = judgements[0].to_json() if judgements else {"metrics": {}, "baselines": {}}
+        judged_as = as_one(judgements) if judgements else {"metrics": {}, "baselines": {}}
         print_json({"run": str(out), "report": str(report), **judged_as, **classes_json(classes)})
         return
     print_judgements(judgements)
@@ -285,10 +285,11 @@ def evaluate(
             "After training only settings of 'evaluate' can change; train again for the others."
         )
     recommender, wishes = load(run), changes.get("evaluate", {})
-    judgements = [judged(recommender, part=Part(part), **wishes)] if recommender.settings.recommends else []
+    recommends = recommender.settings.recommends
+    judgements = judged_on_its_split(recommender, part=Part(part), **wishes) if recommends else []
     classes = judged_classes(recommender, Part(part))
     if as_json:
-        print_json({**(judgements[0].to_json() if judgements else {}), **classes_json(classes)})
+        print_json({**(as_one(judgements) if judgements else {}), **classes_json(classes)})
     else:
         print_judgements(judgements)
         print_classes(classes)
@@ -523,6 +524,22 @@ def judged_classes(recommender: Recommender, part: Part | None = None) -> list[C
             status.update(f"Judging: {name.replace('_', ' ')} …")
 
         return recommender.evaluate_classes(part=part or Part.TEST, on_start=on_start)
+
+
+def judged_on_its_split(recommender: Recommender, **wishes: Any) -> list[Judgement]:
+    """The judgement and, where items left training entirely, a second one among the new items only."""
+    from palate.schema import Among
+
+    judgements = [judged(recommender, **wishes)]
+    if recommender.prepared.has_cold_split:
+        judgements.append(judged(recommender, among=Among.COLD, **wishes))
+    return judgements
+
+
+def as_one(judgements: Sequence[Judgement]) -> dict[str, Any]:
+    """The first judgement as a mapping, the one among new items within it."""
+    tree = judgements[0].to_json()
+    return tree | {"among_new": judgements[1].to_json()} if len(judgements) > 1 else tree
 
 
 def keys_of(text: str) -> list[str]:

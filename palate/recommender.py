@@ -15,7 +15,7 @@ import polars as pl
 import torch
 
 from palate.bundle import Bundle, load_bundle, save_bundle
-from palate.data.additions import add_items
+from palate.data.additions import NO_MEDIA, add_items, remove_items, update_items
 from palate.data.columns import CategoryColumn
 from palate.data.content import ContentEncoder
 from palate.data.labels import Labels, predicted_fields
@@ -37,12 +37,14 @@ from palate.nn.model import TasteModel
 from palate.schema import (
     FIRST_ID,
     UNKNOWN,
+    Among,
     BoolArray,
     Dataset,
     Histories,
     IdMap,
     IntArray,
     Key,
+    Media,
     Note,
     Part,
     QuestionPart,
@@ -60,6 +62,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
 Unknown = Literal["error", "skip"]
+CHANGE_NO_WEIGHTS = {"baselines", "references", "cold_baselines", "bootstrap", "confidence"}
 CHUNK_FLOATS = 16_000_000
 """Scores alive at a time while recommending: 64 MB."""
 
@@ -265,13 +268,14 @@ class Recommender:
     def similar_items(self, items: Sequence[Key], k: int = 10, *, unknown: Unknown = "error") -> pl.DataFrame:
         """The k items whose vectors lie closest by cosine to each: ``of``, ``item``, ``rank``, ``score``.
 
+        Items that were removed may be asked about, and are nobody's answer.
+
         Raises:
             UnknownKeyError: a key is unknown and ``unknown`` is "error".
         """
         ids = self._ids(items, "item", unknown)
         vectors = self._network().item_vectors().cpu().numpy()
-        keys = self.prepared.items
-        return _nearest(vectors, vectors[ids], ids, keys, "item", k)
+        return _nearest(vectors, ids, self.prepared.items, "item", k, self.prepared.removed)
 
     def similar_users(self, users: Sequence[Key], k: int = 10, *, unknown: Unknown = "error") -> pl.DataFrame:
         """The k people whose taste lies closest by cosine to each: ``of``, ``user``, ``rank``, ``score``.
@@ -282,7 +286,7 @@ class Recommender:
         self._check_recommends()
         ids = self._ids(users, "user", unknown)
         vectors = self._network().person_vectors(self.prepared.known()).cpu().numpy()
-        return _nearest(vectors, vectors[ids], ids, self.prepared.people, "user", k)
+        return _nearest(vectors, ids, self.prepared.people, "user", k)
 
     def classify(
         self,
@@ -319,8 +323,8 @@ class Recommender:
         if table is not None:
             frame = table if isinstance(table, pl.DataFrame) else pl.from_pandas(table)
             extended = replace(bundle, prepared=add_items(prepared, frame))
-            ids: IntArray = np.arange(prepared.items.size, extended.prepared.items.size)
             prepared, model = extended.prepared, _restore_model(extended)
+            ids = prepared.items.ids(frame["item"])
         else:
             ids = self._ids(items if items is not None else (), "item", unknown)
         head = model.class_heads()[place]
@@ -345,6 +349,7 @@ class Recommender:
         self,
         *,
         part: Part = Part.TEST,
+        among: Among = Among.ALL,
         title: str = "",
         on_start: Callable[[str], None] | None = None,
         **changes: Any,
@@ -353,6 +358,7 @@ class Recommender:
 
         Args:
             part: the held-out part to ask about.
+            among: rank all items together, or those without a training event among themselves.
             title: what the report calls it.
             on_start: is told the name of each row before it is made.
             changes: fields of ``settings.evaluate`` that are different this time, for example
@@ -368,6 +374,7 @@ class Recommender:
             self.prepared,
             Settings.build(self.settings.model_dump(), {"evaluate": changes}).evaluate,
             part=part,
+            among=Among(among),
             told=self._network().question_parts,
             seed=self.settings.seed,
             fit_seconds=self.progress.seconds,
@@ -461,12 +468,14 @@ class Recommender:
         model.eval()
         self._bundle, self._ranker = bundle, NetworkRanker(model)
 
-    def _with_items(self, table: pl.DataFrame) -> int:
-        bundle = self._fitted()
-        extended = replace(bundle, prepared=add_items(bundle.prepared, table))
-        model = _restore_model(extended)
-        self._adopt(replace(extended, weights=model.state_dict()), model)
-        return len(extended.prepared.items) - len(bundle.prepared.items)
+    def _describe_items(self, prepared: Prepared) -> None:
+        """These data hold from now on; the item tower describes their items anew."""
+        changed = replace(self._fitted(), prepared=prepared)
+        self._adopt(changed, _restore_model(changed))
+
+    def _remove_items(self, keys: Sequence[Key] | pl.Series) -> None:
+        ids = self._ids(keys, "item", "error")
+        self._bundle = replace(self._fitted(), prepared=remove_items(self.prepared, ids))
 
     def _ids(
         self, keys: Sequence[Key] | pl.Series, kind: Literal["item", "user"], unknown: Unknown
@@ -574,12 +583,13 @@ class Recommender:
             allowed &= wanted
         else:
             # Without training events and without content nothing is known of an item but its name.
-            allowed &= prepared.warm | self._described()
+            allowed &= prepared.warm | self.described()
         if exclude is not None:
             allowed[self._ids(exclude, "item", unknown)] = False
+        allowed[prepared.removed] = False
         return allowed
 
-    def _described(self) -> BoolArray:
+    def described(self) -> BoolArray:
         """Items with at least one field that the network reads, [V]."""
         described: BoolArray = self.model.items.described.cpu().numpy()
         return described
@@ -607,26 +617,69 @@ class Items:
 
     @property
     def table(self) -> pl.DataFrame:
-        """Every item with its fields, one row each, in order of id."""
-        return self._recommender.prepared.catalogue.slice(FIRST_ID)
+        """Every item that may be recommended with its fields, one row each, in order of id."""
+        prepared = self._recommender.prepared
+        return prepared.catalogue.with_row_index("id").filter(self._present()).drop("id")
 
     def __len__(self) -> int:
-        return len(self._recommender.prepared.items)
+        prepared = self._recommender.prepared
+        return len(prepared.items) - len(prepared.removed)
 
-    def add(self, table: pl.DataFrame | pd.DataFrame) -> int:
+    def _present(self) -> pl.Expr:
+        removed = pl.Series(self._recommender.prepared.removed, dtype=pl.UInt32)
+        return (pl.col("id") >= FIRST_ID) & ~pl.col("id").is_in(removed.implode())
+
+    def add(self, table: pl.DataFrame | pd.DataFrame, *, media: Mapping[str, Media] = NO_MEDIA) -> int:
         """New items are known by their content and can be recommended at once; how many were added.
+
+        An item that was removed comes back under its key, with its events and this description.
 
         Args:
             table: Polars or pandas, a column ``item`` with keys and any of the data set's fields. Fields
                 that are absent or null cost nothing.
+            media: by field, what is to be seen or heard of the items of the table, decoded.
 
         Raises:
             DataError: no column ``item``; a key that is null, known already or there twice; a column that is
-                no field of this data.
+                no field of this data; a cell that is not of its field's kind; media that do not fit.
         """
-        return self._recommender._with_items(
-            table if isinstance(table, pl.DataFrame) else pl.from_pandas(table)
-        )
+        return self._change(add_items, table, media)
+
+    def update(self, table: pl.DataFrame | pd.DataFrame, *, media: Mapping[str, Media] = NO_MEDIA) -> int:
+        """Known items are described anew, without training; how many.
+
+        Args:
+            table: as in ``add``, with keys that are known. Fields that the table does not have stay as they
+                are; a null cell clears its field.
+            media: as in ``add``.
+
+        Raises:
+            UnknownKeyError: a key is not known.
+            DataError: as in ``add``.
+        """
+        return self._change(update_items, table, media)
+
+    def remove(self, keys: Sequence[Key] | pl.Series) -> int:
+        """These items are recommended to nobody and similar to nothing any more; how many.
+
+        Histories still hold them, and they still say what else a person may like. ``add`` brings them back.
+
+        Raises:
+            UnknownKeyError: a key is not known.
+            DataError: a key is there twice, or removed already.
+        """
+        self._recommender._remove_items(keys)
+        return len(keys)
+
+    def _change(
+        self,
+        change: Callable[[Prepared, pl.DataFrame, Mapping[str, Media]], Prepared],
+        table: pl.DataFrame | pd.DataFrame,
+        media: Mapping[str, Media],
+    ) -> int:
+        given = table if isinstance(table, pl.DataFrame) else pl.from_pandas(table)
+        self._recommender._describe_items(change(self._recommender.prepared, given, media))
+        return given.height
 
 
 _NOTHING = pl.DataFrame(schema={"row": pl.Int64, "id": pl.Int32, "rank": pl.Int64, "score": pl.Float32})
@@ -662,9 +715,7 @@ def _restore_model(bundle: Bundle) -> TasteModel:
 
 def _run_identity(prepared: Prepared, settings: Settings) -> str:
     """Changes whenever the weights that training leads to might."""
-    tree = settings.model_dump(
-        mode="json", exclude={"evaluate": {"baselines", "references", "bootstrap", "confidence"}}
-    )
+    tree = settings.model_dump(mode="json", exclude={"evaluate": CHANGE_NO_WEIGHTS})
     tree["train"].pop("checkpoint_steps")
     digest = hashlib.sha256(json.dumps(tree, sort_keys=True).encode())
     events = prepared.histories
@@ -675,26 +726,29 @@ def _run_identity(prepared: Prepared, settings: Settings) -> str:
 
 def _nearest(
     vectors: np.ndarray,
-    asked: np.ndarray,
     ids: IntArray,
     keys: IdMap,
     name: str,
     k: int,
+    removed: IntArray | None = None,
 ) -> pl.DataFrame:
-    """The k nearest of all vectors to each asked one by cosine, itself left out."""
+    """The k nearest of all vectors but the removed ones to each asked one by cosine, itself left out."""
     if k < 1:
         raise SettingsError(f"k is {k}; wanted at least 1.")
     unit = vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-12)
-    scores = (asked / np.maximum(np.linalg.norm(asked, axis=1, keepdims=True), 1e-12)) @ unit.T
+    scores = unit[ids] @ unit.T
     scores[:, :FIRST_ID] = -np.inf
+    if removed is not None:
+        scores[:, removed] = -np.inf
     scores[np.arange(len(ids)), ids] = -np.inf
-    k = min(k, len(vectors) - FIRST_ID - 1)
-    top = top_k(scores, k)
+    top = top_k(scores, min(k, len(vectors)))
+    rows, places = np.nonzero(top >= FIRST_ID)
+    found = top[rows, places]
     return pl.DataFrame(
         {
-            "of": keys.keys(np.repeat(ids, k)),
-            name: keys.keys(top.ravel()),
-            "rank": np.tile(np.arange(1, k + 1), len(ids)),
-            "score": np.take_along_axis(scores, top.astype(np.int64), axis=1).ravel(),
+            "of": keys.keys(ids[rows]),
+            name: keys.keys(found),
+            "rank": places + 1,
+            "score": scores[rows, found],
         }
     )

@@ -26,6 +26,7 @@ from palate.errors import BundleError, SettingsError
 from palate.evaluate.classes import ClassJudgement
 from palate.evaluate.judgement import Judgement
 from palate.evaluate.report import RunRecord, write_report
+from palate.evaluate.shares import variance_shares
 from palate.recommender import Recommender
 from palate.schema import FIRST_ID, FieldKind, Histories, Key
 from palate.version import __version__
@@ -154,6 +155,7 @@ def examples(recommender: Recommender, judgement: Judgement) -> list[dict[str, A
         judgement.part,
         filter_seen=judgement.filter_seen,
         cold_targets=recommender.settings.evaluate.cold_targets,
+        among=judgement.among,
     )
     generator = np.random.default_rng(recommender.settings.seed)
     rows = np.sort(generator.permutation(len(questions))[:EXAMPLES])
@@ -214,12 +216,35 @@ def describe_run(recommender: Recommender) -> dict[str, Any]:
         "parameters": sum(parameter.numel() for parameter in model.parameters()),
         "fields and their gates": gates,
         "predicted fields": ", ".join(head.name for head in model.class_heads()) or "none",
+        "share of item vectors": shares_of_vectors(recommender),
         "passes": len(progress.history),
         "best pass": progress.best_epoch + 1,
         f"validation {recommender.settings.train.validate_metric}": progress.best_metric,
         "seconds of training": round(progress.seconds, 1),
         "settings": recommender.settings.model_dump(mode="json"),
     }
+
+
+def shares_of_vectors(recommender: Recommender) -> dict[str, dict[str, float]]:
+    """How much the id and each field carry of the vectors of warm and of new items that are described."""
+    prepared, tower = recommender.prepared, recommender.model.items
+    present = np.ones(prepared.items.size, np.bool_)
+    present[:FIRST_ID] = False
+    present[prepared.removed] = False
+    groups = {
+        "items with training events": present & prepared.warm,
+        "new items": present & ~prepared.warm & recommender.described(),
+    }
+    found = {}
+    for name, wanted in groups.items():
+        rows = np.flatnonzero(wanted)
+        shares = variance_shares(tower, rows)
+        if shares is not None:
+            found[name] = {
+                "items": len(rows),
+                **{part: round(share, 4) for part, share in shares.items()},
+            }
+    return found
 
 
 def describe_data(path: Path) -> dict[str, Any]:

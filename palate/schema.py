@@ -79,6 +79,14 @@ PART_UNUSED = 3
 """Code of events that no part may see (after a held-out target, or of a dropped target)."""
 
 
+class Among(StrEnum):
+    """Which items are ranked and asked for."""
+
+    ALL = "all"
+    COLD = "cold"
+    """Only those without a training event."""
+
+
 @dataclass(frozen=True)
 class Field:
     """One column of content."""
@@ -204,6 +212,11 @@ class Histories:
         offsets = kept[self.offsets].astype(np.int64)
         return Histories(offsets, self.item[mask], self.event[mask], self.time[mask])
 
+    def latest(self, events: int) -> Histories:
+        """The same rows with only the last so many events of each."""
+        from_end = np.repeat(self.offsets[1:], self.lengths) - np.arange(len(self.item))
+        return self.keep(from_end <= events)
+
     def rows(self) -> IntArray:
         """The row of each event, int64 [E]."""
         return np.repeat(np.arange(len(self)), self.lengths)
@@ -259,6 +272,16 @@ class Questions:
             None if self.at is None else self.at[rows],
             None if self.event is None else self.event[rows],
         )
+
+    def spread(self, size: int) -> Questions:
+        """At most ``size`` of the questions, evenly spaced."""
+        if len(self) <= size:
+            return self
+        return self.select(np.linspace(0, len(self) - 1, size).astype(np.int64))
+
+    def knowing_only(self, events: int) -> Questions:
+        """These questions with nothing but the last so many events of each history."""
+        return replace(self, histories=self.histories.latest(events))
 
     def telling(self, part: QuestionPart) -> Questions:
         """These questions with the time, or the event type, of each one's first target."""

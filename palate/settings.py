@@ -306,7 +306,17 @@ class EvaluateSettings(Frozen):
     cold_targets: bool = True
     """Ask for items without a training event too; false leaves them out of targets and catalogue."""
     baselines: tuple[
-        Literal["popularity", "recent_popularity", "content_knn", "item_knn", "ease", "als", "bought_before"],
+        Literal[
+            "random",
+            "popularity",
+            "recent_popularity",
+            "neighbour_popularity",
+            "content_knn",
+            "item_knn",
+            "ease",
+            "als",
+            "bought_before",
+        ],
         ...,
     ] = ("popularity", "recent_popularity", "content_knn", "item_knn", "ease", "als")
     references: tuple[Literal["recent_item_knn", "recent_content_knn", "bought_before"], ...] = (
@@ -314,6 +324,11 @@ class EvaluateSettings(Frozen):
         "recent_content_knn",
     )
     """Rules that read the order of events, as the model does: neighbours of the latest items only."""
+    cold_baselines: tuple[
+        Literal["random", "neighbour_popularity", "content_knn", "recent_content_knn"], ...
+    ] = ("random", "neighbour_popularity", "content_knn", "recent_content_knn")
+    """Methods that can tell items apart that nobody has met: the rows where new items are ranked among
+    themselves, and further rows of every ``cold_items`` split."""
     bootstrap: Positive = 1000
     """Resamples behind each interval."""
     confidence: Annotated[float, Field(gt=0.5, lt=1.0)] = 0.95

@@ -93,6 +93,8 @@ def _write(prepared: Prepared, folder: Path, fingerprint: str, settings_hash: st
     of = prepared.histories
     columns = {"offsets": of.offsets, "item": of.item, "event": of.event, "time": of.time}
     columns["part"] = prepared.part
+    if len(prepared.removed):
+        columns["removed"] = prepared.removed
     save_file({name: np.ascontiguousarray(column) for name, column in columns.items()}, folder / FILES[0])
     prepared.people.series.to_frame().write_parquet(folder / "people.parquet")
     prepared.catalogue.slice(FIRST_ID).write_parquet(folder / "items.parquet")
@@ -174,7 +176,7 @@ def _read(folder: Path, manifest: dict[str, Any]) -> Prepared:
     # Tensors of PyTorch stay mapped to the file; the NumPy door would copy them into memory.
     with safe_open(folder / "columns.safetensors", framework="pt") as file:
         columns = {name: file.get_tensor(name).numpy() for name in file.keys()}  # noqa: SIM118
-    part = columns.pop("part")
+    part, removed = columns.pop("part"), columns.pop("removed", np.zeros(0, np.int64))
     written = manifest["schema"]
     schema = Schema(
         fields=tuple(Field(field["name"], FieldKind(field["kind"])) for field in written["fields"]),
@@ -195,6 +197,7 @@ def _read(folder: Path, manifest: dict[str, Any]) -> Prepared:
         catalogue=pl.concat([reserved, items]),
         report=json.loads((folder / "report.json").read_text(encoding="utf-8")),
         split=SplitSettings.model_validate(manifest["split"]),
+        removed=removed,
     )
 
 

@@ -22,6 +22,7 @@ from palate.evaluate.wording import count, decimals, number
 
 LONGEST_NAME = 30
 """Letters of a name beside a plot."""
+DASHES = ("-", (0, (5, 2)), (0, (1, 2)), (0, (5, 2, 1, 2)))
 
 
 @dataclass(frozen=True)
@@ -99,6 +100,56 @@ def line_chart(title: str, values: Sequence[float | None], best: int | None, lab
         axes.set_xlabel(label, color=MUTED)
         _value_ticks(axes.yaxis, axes, "y")
         return svg(figure, words)
+
+
+@dataclass(frozen=True)
+class Curve:
+    """A named line of values, one for each place of a shared axis."""
+
+    name: str
+    values: Sequence[float]
+    ours: bool = False
+
+
+def curve_chart(title: str, places: Sequence[str], curves: Sequence[Curve], label: str) -> Markup:
+    """Several lines over named places from zero up; each is named at its end, ours in the accent colour."""
+    digits = decimals(value for curve in curves for value in curve.values)
+    ends = _apart([curve.values[-1] for curve in curves], 0.085)
+    top = 1.08 * max([*(value for curve in curves for value in curve.values), *ends, 1e-9])
+    with style():
+        right = _room(curve.name for curve in curves)
+        figure, axes = figure_with_axes(240, left=48, right=right, bottom=42)
+        for number_of, (curve, end) in enumerate(zip(curves, ends, strict=True)):
+            colour = ACCENT if curve.ours else INK
+            dashes = "-" if curve.ours else DASHES[number_of % len(DASHES)]
+            xs = range(len(curve.values))
+            axes.plot(xs, curve.values, color=colour, linewidth=2.4 if curve.ours else 1.4, linestyle=dashes)
+            axes.plot(xs, curve.values, "o", color=colour, markersize=5 if curve.ours else 3)
+            axes.annotate(
+                curve.name, (len(curve.values) - 1, end), (8, 0), textcoords="offset points", color=colour,
+                va="center", fontweight="bold" if curve.ours else "normal", annotation_clip=False,
+            )  # fmt: skip
+        axes.set_xticks(range(len(places)), places)
+        axes.set_xlim(-0.2, len(places) - 0.9)
+        axes.set_ylim(0, top)
+        axes.set_xlabel(label, color=MUTED)
+        _value_ticks(axes.yaxis, axes, "y")
+        words = "; ".join(
+            f"{curve.name} "
+            + ", ".join(f"{place} {number(y, digits)}" for place, y in zip(places, curve.values, strict=True))
+            for curve in curves
+        )
+        return svg(figure, f"{title} by {label}: {words}")
+
+
+def _apart(heights: Sequence[float], share: float) -> list[float]:
+    """The heights moved upwards as little as leaves this share of the highest between any two."""
+    least = share * max([*heights, 1e-9])
+    moved, floor = list(heights), -math.inf
+    for place in sorted(range(len(heights)), key=lambda place: heights[place]):
+        moved[place] = max(heights[place], floor)
+        floor = moved[place] + least
+    return moved
 
 
 def column_chart(

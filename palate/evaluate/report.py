@@ -111,6 +111,7 @@ def _judgement(judgement: Mapping[str, Any]) -> dict[str, Any]:
         "all": results(judgement, all_metrics(judgement)),
         "bars": figures.bars(judgement),
         "segments": figures.segment_dots(judgement.get("segments", [])),
+        "events_seen": figures.events_seen(judgement),
         "skipped": [(ranker_label(name), reason) for name, reason in judgement.get("skipped", {}).items()],
     }
 

@@ -22,8 +22,7 @@ TOKEN = rf"[{_IDEOGRAPHS}]|[^\W{_IDEOGRAPHS}]+"
 def history_matrix(histories: Histories, items: int, latest: int | None = None) -> sp.csr_array:
     """Binary float32 [rows, items]: 1 where the item is among the history's ``latest`` events (None: all)."""
     if latest is not None:
-        from_end = np.repeat(histories.offsets[1:], histories.lengths) - np.arange(len(histories.item))
-        histories = histories.keep(from_end <= latest)
+        histories = histories.latest(latest)
     matrix = sp.csr_array(
         (np.ones(len(histories.item), np.float32), histories.item, histories.offsets),
         shape=(len(histories), items),

@@ -13,8 +13,10 @@ RANKERS = {
     "palate": OURS,
     "palate_time": f"{OURS}, time told",
     "palate_event": f"{OURS}, type told",
+    "random": "Random",
     "popularity": "Popularity",
     "recent_popularity": "Recent popularity",
+    "neighbour_popularity": "Neighbour popularity",
     "content_knn": "Content k-NN",
     "item_knn": "Item k-NN",
     "ease": "EASE",
@@ -160,7 +162,9 @@ def protocol_line(judgement: Mapping[str, Any]) -> str:
     if "people" in judgement:
         parts.append(f"{count(judgement['people'])} people")
     if "catalogue" in judgement:
-        parts.append(f"ranked among all {count(judgement['catalogue'])} items")
+        cold = judgement.get("among") == "cold"
+        items = f"the {count(judgement['catalogue'])} new" if cold else f"all {count(judgement['catalogue'])}"
+        parts.append(f"ranked among {items} items")
     return " · ".join(part for part in parts if part)
 
 
