@@ -128,8 +128,8 @@ class VideoSettings(Frozen):
     """The video encoder: frames through an image encoder and a convolution over time, or volumes."""
 
     encoder: Literal["frames", "volume"] = "frames"
-    """``frames``: each frame through ``residual``, then a convolution over time; ``volume``: three-dimensional
-    convolutions."""
+    """``frames``: each frame through ``residual``, then a convolution over time; ``volume``: convolutions in
+    three dimensions."""
     frames: Annotated[int, Field(ge=1, le=128)] = 8
     """Frames that are read, evenly spaced over the clip."""
     size: Annotated[int, Field(ge=8, le=512)] = 64

@@ -22,6 +22,7 @@ from palate.schema import (
     FieldShape,
     FloatArray,
     IntArray,
+    Media,
     Note,
 )
 from palate.settings import TextSettings
@@ -166,6 +167,45 @@ class VectorColumn:
         return EncodedField(self.shape, values, present), note
 
 
+@dataclass(frozen=True)
+class MediaColumn:
+    name: str
+    kind: FieldKind  # image, video or audio
+    row: tuple[int, ...]  # shape of one picture, clip or spectrogram
+
+    @staticmethod
+    def fit(field: Field, media: Media) -> MediaColumn:
+        return MediaColumn(field.name, field.kind, tuple(media.values.shape[1:]))
+
+    @property
+    def shape(self) -> FieldShape:
+        size = self.row[0] if self.kind == FieldKind.AUDIO else self.row[-2]
+        return FieldShape(self.name, self.kind, size)
+
+    def encode(self, rows: int, media: Media | None) -> tuple[EncodedField, Note]:
+        """The media as they are; without any, all of the field is missing.
+
+        Raises:
+            DataError: media of another number of items, or of other sizes than this was fitted to.
+        """
+        if media is None:
+            dtype = np.float16 if self.kind == FieldKind.AUDIO else np.uint8
+            none = np.zeros(0, np.int64)
+            media = Media(np.zeros((0, *self.row), dtype), none, np.zeros(rows + 1, np.int64))
+        if len(media.offsets) != rows + 1:
+            raise DataError(
+                f"Field '{self.name}' has media of {len(media.offsets) - 1} items for a table of {rows}."
+            )
+        if tuple(media.values.shape[1:]) != self.row:
+            raise DataError(
+                f"Media of the field '{self.name}' are {list(media.values.shape[1:])} each, but the encoder "
+                f"was made for {list(self.row)}. Read them with the settings of its model.{self.kind}."
+            )
+        present = np.diff(media.offsets) > 0
+        encoded = EncodedField(self.shape, media.row, present, media.offsets, media.values)
+        return encoded, _note(self.name, present)
+
+
 ColumnEncoder = TextColumn | CategoryColumn | NumberColumn | VectorColumn
 """How one field becomes numbers; holds what was learned from the training rows."""
 
@@ -184,13 +224,13 @@ def fit_column(field: Field, cells: pl.Series, text: TextSettings) -> ColumnEnco
     return None
 
 
-def plain(column: ColumnEncoder) -> dict[str, Any]:
+def plain(column: ColumnEncoder | MediaColumn) -> dict[str, Any]:
     """The column's state for JSON."""
     values = asdict(column)
     return {name: list(value) if isinstance(value, tuple) else value for name, value in values.items()}
 
 
-def restored(state: dict[str, Any]) -> ColumnEncoder:
+def restored(state: dict[str, Any]) -> ColumnEncoder | MediaColumn:
     """The column that ``plain`` was taken of.
 
     Raises:
@@ -206,6 +246,8 @@ def restored(state: dict[str, Any]) -> ColumnEncoder:
             return NumberColumn(**state)
         case FieldKind.VECTOR:
             return VectorColumn(**state)
+        case FieldKind.IMAGE | FieldKind.VIDEO | FieldKind.AUDIO:
+            return MediaColumn(state["name"], kind, tuple(state["row"]))
     raise DataError(f"A column of kind '{kind}' cannot be encoded here.")
 
 
