@@ -414,7 +414,18 @@ def test_many_files_come_in_chunks_and_in_order(tmp_path):
     assert isinstance(media.values, np.memmap)
     assert media.row.tolist() == list(range(600))
     assert media.values[:, 0, 0].tolist() == [[number % 256, number // 256, 7] for number in range(600)]
-    assert told == [("cover", 512, 600), ("cover", 600, 600)]
+    assert told == [("cover", min(600, done), 600) for done in range(16, 616, 16)]
+
+
+def test_equal_files_that_many_threads_meet_at_once_are_one_row_all_the_same(tmp_path):
+    contents = [encoded(noise(seed, (200, 200))) for seed in range(3)] + [encoded(noise(9), "JPEG")[:2000]]
+    for number in range(240):
+        (tmp_path / f"{number}.png").write_bytes(contents[number // 5 % 4])
+    paths = [f"{number}.png" for number in range(240)]
+    media, notes, decoded = read_media(paths, tmp_path, FieldKind.IMAGE, SMALL)
+    assert decoded == len(media.values) == 3
+    assert media.row.tolist() == [number // 5 % 4 for number in range(240) if number // 5 % 4 < 3]
+    assert [note.detail.split(":")[0] for note in notes[1:]] == ["60 truncated"]
 
 
 def test_no_files_at_all_are_no_rows(tmp_path):
@@ -657,7 +668,7 @@ def test_decoding_may_be_killed_at_any_time(tmp_path):
         cwd=Path(__file__).parent.parent,
     )
     assert process.stdout is not None
-    assert process.stdout.readline().startswith("picture 512")
+    assert process.stdout.readline().startswith("picture 16 ")
     process.send_signal(signal.SIGKILL)
     process.wait()
     process.stdout.close()

@@ -15,7 +15,6 @@ import numpy.typing as npt
 import simplejpeg
 import torch
 from PIL import Image, UnidentifiedImageError
-from torch.nn import functional
 
 MOST_PIXELS = 64_000_000
 """Larger pictures are refused by what their header says, before anything is decoded."""
@@ -70,10 +69,12 @@ def decode_image(content: bytes, size: int) -> Picture | str:
 
 def squashed(picture: Picture, size: int) -> Picture:
     """uint8 [H, W, 3] as [size, size, 3], bilinear with antialiasing."""
-    channels_last = torch.from_numpy(picture[None]).permute(0, 3, 1, 2)
-    resized = functional.interpolate(channels_last, (size, size), mode="bilinear", antialias=True)
-    result: Picture = resized.permute(0, 2, 3, 1)[0].contiguous().numpy()
-    return result
+    # functional.interpolate would make a planar picture first and lay it anew, half as long again.
+    result = np.empty((1, size, size, 3), np.uint8)
+    channels_last, out = (torch.from_numpy(each).permute(0, 3, 1, 2) for each in (picture[None], result))
+    torch.ops.aten._upsample_bilinear2d_aa.out(channels_last, [size, size], False, None, None, out=out)
+    squash: Picture = result[0]
+    return squash
 
 
 def _quick(content: bytes, size: int) -> Picture | str | None:
