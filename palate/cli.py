@@ -145,12 +145,13 @@ def prepare(
     """
     from palate.data.source import read_dataset
     from palate.data.store import prepare as prepare_data
+    from palate.train.progress import FilesBar
 
     given = given_settings(config, assignments, seed, strict)
-    with notices.status("Reading and cleaning …"):
+    with notices.status("Reading and cleaning …") as status, FilesBar(notices, before=status.stop) as bar:
         dataset = read_dataset(data)
         settings = Settings.build(dataset.settings, given)
-        prepared = prepare_data(dataset, settings, out)
+        prepared = prepare_data(dataset, settings, out, bar.told)
     if as_json:
         print_json(prepared.report)
     else:
@@ -492,11 +493,11 @@ def load(run: Path) -> Recommender:
 
 def fit(recommender: Recommender, dataset: Dataset, folder: Path, resume: bool) -> None:
     """Training with a progress bar where a person is looking."""
-    from palate.train.progress import Bar
+    from palate.train.progress import Bar, FilesBar
 
     try:
-        with Bar(notices) as bar:
-            recommender.fit(dataset, folder=folder, resume=resume, display=bar)
+        with FilesBar(notices) as files, Bar(notices) as bar:
+            recommender.fit(dataset, folder=folder, resume=resume, display=bar, told=files.told)
     except KeyboardInterrupt:
         notices.print("\nInterrupted. The same training with --resume goes on from the last checkpoint.")
         raise

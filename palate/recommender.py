@@ -19,6 +19,7 @@ from palate.data.additions import NO_MEDIA, add_items, remove_items, update_item
 from palate.data.columns import CategoryColumn
 from palate.data.content import ContentEncoder
 from palate.data.labels import Labels, predicted_fields
+from palate.data.media import Told
 from palate.data.moments import microseconds
 from palate.data.source import read_dataset
 from palate.data.store import Prepared, prepare
@@ -99,6 +100,7 @@ class Recommender:
         folder: str | Path | None = None,
         resume: bool = False,
         display: Display | None = None,
+        told: Told | None = None,
     ) -> Self:
         """The recommender is trained on this data set, and saved in ``folder`` where one is given.
 
@@ -109,6 +111,7 @@ class Recommender:
             folder: where prepared data, checkpoints, logs and the finished bundle go.
             resume: go on from the last checkpoint in ``folder``, to the same weights as without a break.
             display: is told how training goes; nothing is shown by default.
+            told: is told how the decoding of pictures, clips and tracks goes.
 
         Raises:
             PalateError: data, settings or checkpoint cannot be used; the message says why.
@@ -119,7 +122,7 @@ class Recommender:
             raise SettingsError("resume=True needs the folder that the interrupted run wrote to.")
         self.settings = Settings.build(dataset.settings, self._given)
         folder = Path(folder) if folder is not None else None
-        prepared = prepare(dataset, self.settings, folder / "data" if folder is not None else None)
+        prepared = prepare(dataset, self.settings, folder / "data" if folder is not None else None, told)
         return self.fit_prepared(prepared, folder=folder, resume=resume, display=display)
 
     def fit_prepared(

@@ -13,6 +13,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -374,6 +375,8 @@ class Media:
     values: npt.NDArray[Any]
     row: IntArray  # int64 [pictures of all items]
     offsets: IntArray  # int64 [V + 1]
+    digest: IntArray | None = None
+    """uint8 [M, 32], SHA-256 of each file and of all that shaped its values; where they came from files."""
 
 
 @dataclass(frozen=True)
@@ -401,8 +404,8 @@ class Dataset:
     them. Where it comes from the interactions themselves, each row is one distinct content of an
     item, with ``row``, where it first appears there (if possible, in a row with a
     person), and ``count``, how often.
-    Fields are text (text, category, image, audio, video), float64 (number), lists of text
-    (categories) or lists of float32 (vector).
+    Fields are text (text, category), float64 (number), lists of text (categories), lists of float32
+    (vector), or text or lists of text (image, audio, video): paths relative to ``media_folder``.
     """
 
     name: str
@@ -423,6 +426,8 @@ class Dataset:
     """Settings that belong to this data set (its protocol); the run's own come later and win."""
     fingerprint: str = ""
     """Changes when the source changes; empty for frames in memory."""
+    media_folder: Path | None = None
+    """Where the paths in the items' fields begin; None where nobody said so."""
     notes: tuple[Note, ...] = ()
 
 

@@ -242,7 +242,10 @@ def restored(state: dict[str, Any]) -> ColumnEncoder | MediaColumn:
     Raises:
         DataError: a kind that has no column here.
     """
-    kind = FieldKind(state.pop("kind"))
+    named = state.pop("kind")
+    if named not in list(FieldKind):
+        raise DataError(f"A column of kind '{named}' cannot be encoded here.")
+    kind = FieldKind(named)
     match kind:
         case FieldKind.TEXT:
             return TextColumn(**state)
@@ -254,7 +257,6 @@ def restored(state: dict[str, Any]) -> ColumnEncoder | MediaColumn:
             return VectorColumn(**state)
         case FieldKind.IMAGE | FieldKind.VIDEO | FieldKind.AUDIO:
             return MediaColumn(state["name"], kind, tuple(state["row"]))
-    raise DataError(f"A column of kind '{kind}' cannot be encoded here.")
 
 
 def as_texts(cells: pl.Series) -> pl.Series:
