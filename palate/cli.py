@@ -376,7 +376,10 @@ def classify(
     items: Annotated[list[str] | None, typer.Argument(help="Keys of items.", show_default=False)] = None,
     table: Annotated[
         Path | None,
-        typer.Option(help="New items: a table with a column item and any of the fields.", show_default=False),
+        typer.Option(
+            help="New items: a table with a column item and any of the fields; paths begin in its folder.",
+            show_default=False,
+        ),
     ] = None,
     field: Annotated[
         str | None, typer.Option(help="What to tell, if the run predicts several fields.", show_default=False)
@@ -394,12 +397,17 @@ def classify(
     from palate.data.additions import read_items
 
     recommender = load(run)
-    found = recommender.classify(
-        items or None,
-        table=read_items(recommender.prepared, table) if table is not None else None,
-        field=field,
-        unknown="skip" if skip_unknown else "error",
-    )
+    with warnings.catch_warnings(record=True) as unusable:
+        warnings.simplefilter("always", UserWarning)
+        found = recommender.classify(
+            items or None,
+            table=read_items(recommender.prepared, table) if table is not None else None,
+            media_folder=table.parent if table is not None else None,
+            field=field,
+            unknown="skip" if skip_unknown else "error",
+        )
+    for warning in unusable:
+        notices.print(escape(str(warning.message)), highlight=False)
     if table is not None and out is None and not as_json:
         print_rows(found.to_dicts())
     else:

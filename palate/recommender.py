@@ -5,7 +5,8 @@ from __future__ import annotations
 import datetime
 import hashlib
 import json
-from collections.abc import Callable, Mapping, Sequence
+import warnings
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Self
@@ -15,9 +16,9 @@ import polars as pl
 import torch
 
 from palate.bundle import Bundle, load_bundle, save_bundle
-from palate.data.additions import NO_MEDIA, add_items, remove_items, update_items
+from palate.data.additions import add_items, media_of_files, remove_items, update_items
 from palate.data.columns import CategoryColumn
-from palate.data.content import ContentEncoder
+from palate.data.content import NO_MEDIA, ContentEncoder
 from palate.data.labels import Labels, predicted_fields
 from palate.data.media import Told
 from palate.data.moments import microseconds
@@ -296,6 +297,8 @@ class Recommender:
         items: Sequence[Key] | pl.Series | None = None,
         *,
         table: pl.DataFrame | pd.DataFrame | None = None,
+        media: Mapping[str, Media] = NO_MEDIA,
+        media_folder: str | Path | None = None,
         field: str | None = None,
         unknown: Unknown = "error",
     ) -> pl.DataFrame:
@@ -309,6 +312,8 @@ class Recommender:
             items: keys of items in the data.
             table: instead of items, new ones: a column ``item`` with keys, and any of the data's fields. They
                 are not added.
+            media: by field, what is to be seen or heard of the items of the table, decoded.
+            media_folder: where the paths of files in the table begin.
             field: the field to predict, where the model was trained to predict several.
             unknown: what to do with keys that are not known: raise, or leave them out.
 
@@ -325,7 +330,8 @@ class Recommender:
         prepared, model = bundle.prepared, self.model
         if table is not None:
             frame = table if isinstance(table, pl.DataFrame) else pl.from_pandas(table)
-            extended = replace(bundle, prepared=add_items(prepared, frame))
+            shown = self._media_of(frame, media, media_folder)
+            extended = replace(bundle, prepared=add_items(prepared, frame, shown))
             prepared, model = extended.prepared, _restore_model(extended)
             ids = prepared.items.ids(frame["item"])
         else:
@@ -471,10 +477,27 @@ class Recommender:
         model.eval()
         self._bundle, self._ranker = bundle, NetworkRanker(model)
 
-    def _describe_items(self, prepared: Prepared) -> None:
-        """These data hold from now on; the item tower describes their items anew."""
+    def _describe_items(self, prepared: Prepared, ids: IntArray, names: Collection[str]) -> None:
+        """These data hold from now on; the item tower describes their items anew, these fields of these items
+        from their pictures, clips and tracks."""
         changed = replace(self._fitted(), prepared=prepared)
-        self._adopt(changed, _restore_model(changed))
+        model = _restore_model(changed, ids, names)
+        self._adopt(replace(changed, weights=model.state_dict()), model)
+
+    def _media_of(
+        self, table: pl.DataFrame, media: Mapping[str, Media], folder: str | Path | None
+    ) -> dict[str, Media]:
+        """What is to be seen and heard of the items of the table, given or read from the files it names.
+
+        Warns of files that cannot be used.
+        """
+        bundle = self._fitted()
+        unread = table.drop(media.keys(), strict=False)
+        where = Path(folder) if folder is not None else None
+        read, notes = media_of_files(unread, bundle.content_encoder, where, bundle.settings.model)
+        for note in notes:
+            warnings.warn(f"{note.rule}: {note.detail}", stacklevel=4)
+        return {**read, **media}
 
     def _remove_items(self, keys: Sequence[Key] | pl.Series) -> None:
         ids = self._ids(keys, "item", "error")
@@ -632,7 +655,13 @@ class Items:
         removed = pl.Series(self._recommender.prepared.removed, dtype=pl.UInt32)
         return (pl.col("id") >= FIRST_ID) & ~pl.col("id").is_in(removed.implode())
 
-    def add(self, table: pl.DataFrame | pd.DataFrame, *, media: Mapping[str, Media] = NO_MEDIA) -> int:
+    def add(
+        self,
+        table: pl.DataFrame | pd.DataFrame,
+        *,
+        media: Mapping[str, Media] = NO_MEDIA,
+        media_folder: str | Path | None = None,
+    ) -> int:
         """New items are known by their content and can be recommended at once; how many were added.
 
         An item that was removed comes back under its key, with its events and this description.
@@ -641,26 +670,36 @@ class Items:
             table: Polars or pandas, a column ``item`` with keys and any of the data set's fields. Fields
                 that are absent or null cost nothing.
             media: by field, what is to be seen or heard of the items of the table, decoded.
+            media_folder: where the paths of files in the table begin. Of files that cannot be used there is
+                a warning, and their items are without.
 
         Raises:
             DataError: no column ``item``; a key that is null, known already or there twice; a column that is
-                no field of this data; a cell that is not of its field's kind; media that do not fit.
+                no field of this data; a cell that is not of its field's kind; media that do not fit; files
+                without ``media_folder``.
         """
-        return self._change(add_items, table, media)
+        return self._change(add_items, table, media, media_folder, self._recommender.prepared.media.keys())
 
-    def update(self, table: pl.DataFrame | pd.DataFrame, *, media: Mapping[str, Media] = NO_MEDIA) -> int:
+    def update(
+        self,
+        table: pl.DataFrame | pd.DataFrame,
+        *,
+        media: Mapping[str, Media] = NO_MEDIA,
+        media_folder: str | Path | None = None,
+    ) -> int:
         """Known items are described anew, without training; how many.
 
         Args:
             table: as in ``add``, with keys that are known. Fields that the table does not have stay as they
                 are; a null cell clears its field.
             media: as in ``add``.
+            media_folder: as in ``add``.
 
         Raises:
             UnknownKeyError: a key is not known.
             DataError: as in ``add``.
         """
-        return self._change(update_items, table, media)
+        return self._change(update_items, table, media, media_folder, {*table.columns, *media})
 
     def remove(self, keys: Sequence[Key] | pl.Series) -> int:
         """These items are recommended to nobody and similar to nothing any more; how many.
@@ -679,9 +718,15 @@ class Items:
         change: Callable[[Prepared, pl.DataFrame, Mapping[str, Media]], Prepared],
         table: pl.DataFrame | pd.DataFrame,
         media: Mapping[str, Media],
+        media_folder: str | Path | None,
+        names: Collection[str],
     ) -> int:
+        """``names`` of the fields that the change says anew."""
+        recommender = self._recommender
         given = table if isinstance(table, pl.DataFrame) else pl.from_pandas(table)
-        self._recommender._describe_items(change(self._recommender.prepared, given, media))
+        shown = recommender._media_of(given, media, media_folder)
+        prepared = change(recommender.prepared, given, shown)
+        recommender._describe_items(prepared, prepared.items.ids(given["item"]), names)
         return given.height
 
 
@@ -707,11 +752,17 @@ def _build_model(
     )
 
 
-def _restore_model(bundle: Bundle) -> TasteModel:
-    """The trained network; items that came after training have content but no id vector."""
+def _restore_model(bundle: Bundle, anew: IntArray | None = None, names: Collection[str] = ()) -> TasteModel:
+    """The trained network; items that came after training have content but no id vector.
+
+    Of the items ``anew`` the media of the fields ``names`` are encoded again, or missing if there are none.
+    """
     num_ids = len(bundle.weights["items.warm"])
     model = _build_model(bundle.settings, bundle.prepared, bundle.content_encoder, num_ids, bundle.classes)
     model.load_state_dict(bundle.weights)
+    for column in model.items.media if anew is not None else ():
+        if column.shape.name in names:
+            column.forget(torch.from_numpy(anew))
     model.items.encode_new_media()
     return model
 

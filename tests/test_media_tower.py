@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import polars as pl
 import pytest
 import torch
+from PIL import Image
 
 from palate.data.prepared import Prepared
 from palate.data.store import save
@@ -363,11 +365,9 @@ def test_a_saved_recommender_needs_no_pictures_even_for_items_that_came_later(
     loaded = with_media(Recommender.load(tmp_path / "one"), {})
     assert answers(loaded).equals(answers(recommender))
 
-    media = prepared.media["photo"]
-    more = Media(media.values, np.append(media.row, 3), np.append(media.offsets, len(media.row) + 1))
-    both = [with_media(one, {"photo": more}) for one in (recommender, loaded)]
+    both = [recommender, loaded]
     for one in both:
-        one.items.add(pl.DataFrame({"item": ["new"]}))
+        one.items.add(pl.DataFrame({"item": ["new"]}), media={"photo": one_of(prepared, 3)})
         assert "new" in answers(one)["item"].to_list()
         vectors = one.model.items.media[0].vectors
         torch.testing.assert_close(vectors[-1], vectors[2 + 3])  # the same picture
@@ -404,6 +404,97 @@ def test_a_random_encoder_cannot_be_frozen_and_a_trained_one_stays_as_it_is() ->
     changes = {name for name, tensor in model.state_dict().items() if not torch.equal(tensor, before[name])}
     assert "items.fields.0.gate" in changes
     assert not [name for name in changes if name.startswith("items.fields.0.column")]
+
+
+def one_of(prepared: Prepared, row: int) -> Media:
+    """The media of one item, which shows this picture of the world."""
+    return Media(prepared.media["photo"].values[row : row + 1], np.array([0]), np.array([0, 1]))
+
+
+def test_an_item_that_shows_another_picture_is_described_by_it_and_stays_so(tmp_path: Path) -> None:
+    prepared = colour_world(TINY, people=60)
+    recommender = Recommender(changed(max_epochs=2)).fit_prepared(prepared)
+    vectors = recommender.model.items.media[0].vectors.clone()
+    first = pl.DataFrame({"item": ["i000"]})
+    assert not torch.allclose(vectors[2], vectors[5])
+    recommender.items.update(first, media={"photo": one_of(prepared, 3)})
+    recommender.save(tmp_path / "run")
+    for one in (recommender, Recommender.load(tmp_path / "run")):
+        [column] = one.model.items.media
+        torch.testing.assert_close(column.vectors[2], vectors[5])
+        torch.testing.assert_close(column.vectors[3:], vectors[3:], rtol=0, atol=0)
+
+    recommender.items.update(first.with_columns(photo=pl.lit(None, pl.String)))
+    recommender.save(tmp_path / "run")
+    for one in (recommender, Recommender.load(tmp_path / "run")):
+        assert not one.model.items.media[0].present[2]
+        assert one.model.items.media[0].present[3:].all()
+
+
+def test_a_removed_item_comes_back_with_the_picture_that_is_given_then() -> None:
+    prepared = colour_world(TINY, people=60)
+    recommender = Recommender(changed(max_epochs=1)).fit_prepared(prepared)
+    vectors = recommender.model.items.media[0].vectors.clone()
+    back = pl.DataFrame({"item": ["i000"]})
+    recommender.items.remove(["i000"])
+    recommender.items.add(back)
+    assert not recommender.model.items.media[0].present[2]
+    recommender.items.remove(["i000"])
+    recommender.items.add(back, media={"photo": one_of(prepared, 3)})
+    torch.testing.assert_close(recommender.model.items.media[0].vectors[2], vectors[5])
+
+
+def test_new_items_show_what_is_in_their_files(tmp_path: Path) -> None:
+    prepared = colour_world(TINY, people=60)
+    recommender = Recommender(changed(max_epochs=1)).fit_prepared(prepared)
+    Image.fromarray(prepared.media["photo"].values[3]).save(tmp_path / "new.png")
+    new = pl.DataFrame({"item": ["seen", "bare", "lost"], "photo": ["new.png", None, "gone.png"]})
+    with pytest.raises(DataError, match="media_folder"):
+        recommender.items.add(new)
+    with pytest.warns(UserWarning, match=r"'photo'.*not there: gone\.png"):
+        assert recommender.items.add(new, media_folder=tmp_path) == 3
+    [column] = recommender.model.items.media
+    assert column.present[-3:].tolist() == [True, False, False]
+    torch.testing.assert_close(column.vectors[-3], column.vectors[5])
+
+
+def with_families(prepared: Prepared) -> Prepared:
+    """The same world, in which the block of each item is known as a category."""
+    names = [f"family {block}" for block in block_of(prepared)]
+    names[:2] = [None, None]
+    return replace(
+        prepared,
+        schema=replace(
+            prepared.schema, fields=(*prepared.schema.fields, Field("family", FieldKind.CATEGORY))
+        ),
+        catalogue=prepared.catalogue.with_columns(family=pl.Series(names, dtype=pl.String)),
+    )
+
+
+def test_what_pictures_say_of_classes_serves_taste_with_an_encoder_that_is_kept(tmp_path: Path) -> None:
+    """Classes are learned from pictures alone; another run takes their encoder and trains all but it."""
+    classes = {
+        **changed(max_epochs=20, patience=20, batch_events=8),
+        "tasks": [{"name": "item_class", "field": "family"}],
+    }
+    classes["train"]["validate_metric"] = "macro_f1"
+    prepared = with_families(colour_world(TINY))
+    first = Recommender(classes).fit_prepared(prepared)
+    assert first.evaluate_classes()[0].model.metrics["accuracy"] > 0.8
+    labels = first.classify(table=pl.DataFrame({"item": ["new"]}), media={"photo": one_of(prepared, 3)})
+    assert labels["label"].to_list() == [f"family {block_of(prepared)[5]}"]
+    first.save(tmp_path / "first")
+
+    smaller = with_families(colour_world(TINY, people=60))
+    second = changed(max_epochs=2, media="frozen", start_from=str(tmp_path / "first"))
+    model = Recommender(second).fit_prepared(smaller).model
+    theirs, ours = (one.items.media[0] for one in (first.model, model))
+    for name, weights in theirs.encoder.state_dict().items():
+        assert torch.equal(weights, ours.encoder.state_dict()[name]), name
+    torch.testing.assert_close(ours.vectors, theirs.vectors)
+    assert torch.equal(ours.centre, theirs.centre)
+    assert ours.trained
+    assert not ours.learns
 
 
 def with_media(recommender: Recommender, media: dict[str, Media]) -> Recommender:

@@ -12,13 +12,15 @@ import polars as pl
 from palate.data import cells
 from palate.data.canonical import read_content
 from palate.data.catalogue import clean_texts
+from palate.data.columns import MediaColumn
+from palate.data.content import NO_MEDIA, ContentEncoder
+from palate.data.media import read_media
 from palate.data.prepared import Prepared
 from palate.data.spec import FieldSpec, ItemsSpec, TableSpec
 from palate.data.tables import is_table, open_table
 from palate.errors import DataError, UnknownKeyError, did_you_mean
-from palate.schema import UNKNOWN, BoolArray, FieldKind, IntArray, Media, Schema
-
-NO_MEDIA: Mapping[str, Media] = {}
+from palate.schema import MEDIA, UNKNOWN, BoolArray, IntArray, Media, Note, Schema
+from palate.settings import ModelSettings
 
 
 def add_items(prepared: Prepared, table: pl.DataFrame, media: Mapping[str, Media] = NO_MEDIA) -> Prepared:
@@ -96,6 +98,37 @@ def remove_items(prepared: Prepared, ids: IntArray) -> Prepared:
     return replace(prepared, removed=np.union1d(prepared.removed, distinct).astype(np.int64))
 
 
+def media_of_files(
+    table: pl.DataFrame, encoder: ContentEncoder, folder: Path | None, settings: ModelSettings
+) -> tuple[dict[str, Media], list[Note]]:
+    """By field that the encoder reads, what the table's files show, and what cannot be used of them.
+
+    Args:
+        folder: where the paths begin, and which none may leave; may be None where the table names no file.
+
+    Raises:
+        DataError: files are named, but no folder.
+        MissingExtraError: a library that decodes sound or film is not installed.
+    """
+    media: dict[str, Media] = {}
+    notes: list[Note] = []
+    for column in encoder.columns:
+        if not isinstance(column, MediaColumn) or column.name not in table.columns:
+            continue
+        paths = table[column.name]
+        if paths.null_count() == len(paths):
+            continue
+        if folder is None:
+            raise DataError(
+                f"The column '{column.name}' names files, but not where they are: give media_folder. What "
+                f"was decoded already is given as media={{'{column.name}': Media(…)}}."
+            )
+        found = read_media(paths, folder, column.kind, settings, name=column.name)
+        media[column.name] = found.media
+        notes += [note for note in found.notes if note.rule.startswith("unreadable")]
+    return media, notes
+
+
 def _named(table: pl.DataFrame, which: BoolArray) -> str:
     return ", ".join(repr(key) for key in table["item"].filter(pl.Series(which)).head(5))
 
@@ -125,8 +158,7 @@ def _checked(prepared: Prepared, table: pl.DataFrame, media: Mapping[str, Media]
 
 
 def _check_media(schema: Schema, media: Mapping[str, Media], rows: int) -> None:
-    kinds = (FieldKind.IMAGE, FieldKind.VIDEO, FieldKind.AUDIO)
-    names = [field.name for field in schema.fields if field.kind in kinds]
+    names = [field.name for field in schema.fields if field.kind in MEDIA]
     for name, of in media.items():
         if name not in names:
             raise DataError(f"'{name}' is no field of pictures, clips or tracks. {did_you_mean(name, names)}")
@@ -165,20 +197,25 @@ def _replaced(old: Media | None, new: Media | None, ids: IntArray, rows: int) ->
     kept = np.ones(rows, np.bool_)
     kept[ids] = False
     parts = [] if old is None else [(np.repeat(np.arange(rows), counts), old.row)]
-    values = [] if old is None else [old.values]
+    both = [of for of in (old, new) if of is not None]
     if new is not None:
         parts.append(
             (np.repeat(ids, np.diff(new.offsets)), new.row + (0 if old is None else len(old.values)))
         )
-        values.append(new.values)
     item = np.concatenate([item for item, _ in parts])
     row = np.concatenate([row for _, row in parts])
     from_old = np.arange(len(item)) < (0 if old is None else len(old.row))
     shown = kept[item] | ~from_old
     item, row = item[shown], row[shown]
     offsets = np.concatenate([[0], np.cumsum(np.bincount(item, minlength=rows))])
-    joined = values[0] if len(values) == 1 else np.concatenate(values)
-    return Media(joined, row[np.argsort(item, kind="stable")], offsets)
+    values = [of.values for of in both if len(of.values)] or [both[0].values]
+    digests = [of.digest for of in both if of.digest is not None]
+    return Media(
+        values[0] if len(values) == 1 else np.concatenate(values),
+        row[np.argsort(item, kind="stable")],
+        offsets,
+        np.concatenate(digests) if len(digests) == len(both) else None,
+    )
 
 
 def read_items(prepared: Prepared, path: Path) -> pl.DataFrame:

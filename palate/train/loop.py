@@ -194,7 +194,8 @@ def look_at_media(items: ItemTower, options: TrainSettings) -> float:
         if not column.trained:
             raise SettingsError(
                 f"train.media=frozen would keep the encoder of field '{column.shape.name}' as it begins, at "
-                "random. Take train.media=end_to_end, or, for pictures, a pretrained encoder "
+                "random. Take train.media=end_to_end, or an encoder that has learned: that of another run "
+                "(train.start_from=RUN) or, for pictures, a pretrained one "
                 "(model.image.encoder=pretrained:NAME)."
             )
         column.encoder.requires_grad_(False)

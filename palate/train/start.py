@@ -10,11 +10,17 @@ from palate.data.content import ContentEncoder
 from palate.errors import SettingsError
 from palate.nn.model import TasteModel
 
+OF_ITEMS = ("column.vectors", "column.present")
+"""What a field of media keeps of each item."""
+
 
 def start_from(
     model: TasteModel, encoder: ContentEncoder, weights: Mapping[str, torch.Tensor], other: ContentEncoder
 ) -> tuple[str, ...]:
     """The encoders, projections and gates of the fields that both runs read alike are the other run's.
+
+    What the other run's encoders made of its pictures, clips and tracks is not taken: this run's are encoded
+    by them anew.
 
     Alike means: the same vocabulary, tokenizer or scale, so that a number means the same in both, and
     weights of the same shapes. Every other weight stays as it is.
@@ -34,9 +40,8 @@ def start_from(
         theirs = {
             name.removeprefix(prefix): each for name, each in weights.items() if name.startswith(prefix)
         }
-        mine = part.state_dict()
-        if {name: each.shape for name, each in theirs.items()} == {n: each.shape for n, each in mine.items()}:
-            part.load_state_dict(theirs)
+        if _shapes(theirs) == _shapes(part.state_dict()):
+            part.load_state_dict({name: theirs[name] for name in _shapes(theirs)}, strict=False)
             taken.append(column.name)
     if not taken:
         raise SettingsError(
@@ -46,3 +51,8 @@ def start_from(
             f"that one {', '.join(place) or 'none'}."
         )
     return tuple(taken)
+
+
+def _shapes(state: Mapping[str, torch.Tensor]) -> dict[str, torch.Size]:
+    """Of the weights, without what belongs to single items."""
+    return {name: each.shape for name, each in state.items() if name not in OF_ITEMS}
