@@ -28,11 +28,11 @@ def processor() -> str:
     return found[1] if found else platform.processor() or platform.machine()
 
 
-def write_section(name: str, text: str) -> None:
+def write_section(name: str, text: str, path: Path = PAGE) -> None:
     """What stands between the page's markers of this name is ``text``."""
     begin, end = f"<!-- {name}:begin -->", f"<!-- {name}:end -->"
-    page = PAGE.read_text(encoding="utf-8")
+    page = path.read_text(encoding="utf-8")
     if begin not in page or end not in page:
-        raise SystemExit(f"{PAGE} has no {begin} … {end} to write between.")
+        raise SystemExit(f"{path} has no {begin} … {end} to write between.")
     head, tail = page.split(begin)[0], page.split(end)[1]
-    PAGE.write_text(f"{head}{begin}\n{text}\n{end}{tail}", encoding="utf-8")
+    path.write_text(f"{head}{begin}\n{text}\n{end}{tail}", encoding="utf-8")

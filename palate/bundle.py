@@ -3,7 +3,7 @@
 RUN/bundle.json          format, version, and the size and SHA-256 of every other file
 RUN/settings.yaml        the settings of the run
 RUN/model.safetensors    the weights
-RUN/content.json         what the content encoder learned: vocabularies, means, the tokenizer
+RUN/content.json         what the content encoder learned: vocabularies, means, the tokenizer; the classes
 RUN/training.json        the passes of training
 RUN/data/                the prepared data (``palate.data.store``)
 """
@@ -18,10 +18,12 @@ from typing import Any
 
 import torch
 
+from palate.data.columns import CategoryColumn, plain
 from palate.data.content import ContentEncoder
 from palate.data.store import Prepared, checksums, load_prepared, sha256_of
 from palate.data.store import save as save_prepared
 from palate.errors import BundleError, SettingsError
+from palate.schema import FieldKind
 from palate.settings import Settings, read_yaml, write_yaml
 from palate.train.checkpoint import Progress, read_tensors, write_tensors
 from palate.version import __version__
@@ -40,6 +42,8 @@ class Bundle:
     content_encoder: ContentEncoder
     weights: dict[str, torch.Tensor]
     progress: Progress
+    classes: tuple[CategoryColumn, ...] = ()
+    """Of the fields that are predicted, in the order of the model's heads."""
 
 
 def save_bundle(bundle: Bundle, folder: Path, *, data_is_there: bool = False) -> None:
@@ -54,7 +58,8 @@ def save_bundle(bundle: Bundle, folder: Path, *, data_is_there: bool = False) ->
         save_prepared(bundle.prepared, folder / "data")
     write_yaml(folder / "settings.yaml", bundle.settings)
     write_tensors(folder / "model.safetensors", bundle.weights, {"format": FORMAT})
-    _write_json(folder / "content.json", bundle.content_encoder.to_state())
+    classes = [{"kind": str(column.kind)} | plain(column) for column in bundle.classes]
+    _write_json(folder / "content.json", bundle.content_encoder.to_state() | {"classes": classes})
     _write_json(folder / "training.json", asdict(bundle.progress))
     _write_json(
         folder / MANIFEST, {"format": FORMAT, "palate": __version__, "files": checksums(folder, FILES)}
@@ -81,12 +86,17 @@ def load_bundle(folder: Path) -> Bundle:
         settings = Settings.build(read_yaml(folder / "settings.yaml"))
     except SettingsError as error:
         raise BundleError(f"{folder} holds settings that this version cannot use: {error}") from None
+    content = _read_json(folder / "content.json")
     return Bundle(
         settings=settings,
         prepared=load_prepared(folder / "data"),
-        content_encoder=ContentEncoder.from_state(_read_json(folder / "content.json")),
+        content_encoder=ContentEncoder.from_state(content),
         weights=read_tensors(folder / "model.safetensors")[0],
         progress=Progress(**_read_json(folder / "training.json")),
+        classes=tuple(
+            CategoryColumn(each["name"], FieldKind(each["kind"]), tuple(each["vocabulary"]))
+            for each in content.get("classes", ())
+        ),
     )
 
 

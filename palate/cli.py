@@ -25,9 +25,10 @@ from palate.settings import Settings, read_yaml
 if TYPE_CHECKING:  # torch and Polars take a second to import; --help should not wait for them
     import polars as pl
 
+    from palate.evaluate.classes import ClassJudgement
     from palate.evaluate.judgement import Judgement
     from palate.recommender import Recommender
-    from palate.schema import Dataset
+    from palate.schema import Dataset, Part
 
 app = typer.Typer(
     name="palate",
@@ -144,12 +145,13 @@ def prepare(
     """
     from palate.data.source import read_dataset
     from palate.data.store import prepare as prepare_data
+    from palate.train.progress import FilesBar
 
     given = given_settings(config, assignments, seed, strict)
-    with notices.status("Reading and cleaning …"):
+    with notices.status("Reading and cleaning …") as status, FilesBar(notices, before=status.stop) as bar:
         dataset = read_dataset(data)
         settings = Settings.build(dataset.settings, given)
-        prepared = prepare_data(dataset, settings, out)
+        prepared = prepare_data(dataset, settings, out, bar.told)
     if as_json:
         print_json(prepared.report)
     else:
@@ -178,16 +180,29 @@ def train(
     recommender = Recommender(Settings.build(given_settings(config, assignments, seed, strict)))
     with notices.status("Reading …"):
         dataset = read_dataset(data)
+    start = Settings.build(
+        dataset.settings, recommender.settings.model_dump(exclude_unset=True)
+    ).train.start_from
+    if start is not None and Path(start).resolve() == out.resolve():
+        raise SettingsError(f"train.start_from and --out are both {out}; write to another folder.")
     if not resume:
         start_afresh(out)
     fit(recommender, dataset, out, resume)
-    judgements = [judged(recommender)] if recommender.can_be_judged() else []
-    report = write_judgements(out, recommender, judgements)
+    judgements = judged_on_its_split(recommender) if recommender.can_be_judged() else []
+    classes = judged_classes(recommender)
+    report = write_judgements(out, recommender, judgements, classes)
     if as_json:
-        judged_as = judgements[0].to_json() if judgements else {"metrics": {}, "baselines": {}}
-        print_json({"run": str(out), "report": str(report), **judged_as})
+        judged_as = as_one(judgements) if judgements else {"metrics": {}, "baselines": {}}
+        print_json({"run": str(out), "report": str(report), **judged_as, **classes_json(classes)})
         return
     print_judgements(judgements)
+    print_classes(classes)
+    if not recommender.settings.recommends:
+        if not classes:
+            notices.print("Not judged: no held-out item has a label. More labelled items would tell.")
+        answers.print(f"Report: {escape(str(report))}", soft_wrap=True)
+        answers.print(f"Next: palate classify {escape(str(out))} KEY --json", soft_wrap=True)
+        return
     if not judgements:
         notices.print("Not judged: nobody has both a history and a held-out item. More data would tell.")
     answers.print(f"Report: {escape(str(report))}", soft_wrap=True)
@@ -270,11 +285,15 @@ def evaluate(
         raise SettingsError(
             "After training only settings of 'evaluate' can change; train again for the others."
         )
-    judgement = judged(load(run), part=Part(part), **changes.get("evaluate", {}))
+    recommender, wishes = load(run), changes.get("evaluate", {})
+    recommends = recommender.settings.recommends
+    judgements = judged_on_its_split(recommender, part=Part(part), **wishes) if recommends else []
+    classes = judged_classes(recommender, Part(part))
     if as_json:
-        print_json(judgement.to_json())
+        print_json({**(as_one(judgements) if judgements else {}), **classes_json(classes)})
     else:
-        print_judgements([judgement])
+        print_judgements(judgements)
+        print_classes(classes)
 
 
 @app.command()
@@ -349,6 +368,50 @@ def similar(
     else:
         found = recommender.similar_users(user or [], count, unknown=unknown)
     print_found(recommender, found, out, as_json)
+
+
+@app.command()
+def classify(
+    run: Run,
+    items: Annotated[list[str] | None, typer.Argument(help="Keys of items.", show_default=False)] = None,
+    table: Annotated[
+        Path | None,
+        typer.Option(
+            help="New items: a table with a column item and any of the fields; paths begin in its folder.",
+            show_default=False,
+        ),
+    ] = None,
+    field: Annotated[
+        str | None, typer.Option(help="What to tell, if the run predicts several fields.", show_default=False)
+    ] = None,
+    skip_unknown: SkipUnknown = False,
+    out: OutTable = None,
+    as_json: AsJson = False,
+) -> None:
+    """Say what items are, from their content alone.
+
+    Wants a run that was trained with the task `item_class`.
+
+    Example: `palate classify runs/genres --table new_items.csv --json`
+    """
+    from palate.data.additions import read_items
+
+    recommender = load(run)
+    with warnings.catch_warnings(record=True) as unusable:
+        warnings.simplefilter("always", UserWarning)
+        found = recommender.classify(
+            items or None,
+            table=read_items(recommender.prepared, table) if table is not None else None,
+            media_folder=table.parent if table is not None else None,
+            field=field,
+            unknown="skip" if skip_unknown else "error",
+        )
+    for warning in unusable:
+        notices.print(escape(str(warning.message)), highlight=False)
+    if table is not None and out is None and not as_json:
+        print_rows(found.to_dicts())
+    else:
+        print_found(recommender, found, out, as_json)
 
 
 @app.command()
@@ -438,11 +501,11 @@ def load(run: Path) -> Recommender:
 
 def fit(recommender: Recommender, dataset: Dataset, folder: Path, resume: bool) -> None:
     """Training with a progress bar where a person is looking."""
-    from palate.train.progress import Bar
+    from palate.train.progress import Bar, FilesBar
 
     try:
-        with Bar(notices) as bar:
-            recommender.fit(dataset, folder=folder, resume=resume, display=bar)
+        with FilesBar(notices) as files, Bar(notices) as bar:
+            recommender.fit(dataset, folder=folder, resume=resume, display=bar, told=files.told)
     except KeyboardInterrupt:
         notices.print("\nInterrupted. The same training with --resume goes on from the last checkpoint.")
         raise
@@ -458,6 +521,34 @@ def judged(recommender: Recommender, **wishes: Any) -> Judgement:
             status.update(f"Judging: {name.replace('_', ' ')} …")
 
         return recommender.evaluate(on_start=on_start, **wishes)
+
+
+def judged_classes(recommender: Recommender, part: Part | None = None) -> list[ClassJudgement]:
+    """The judgements of the fields that a run predicts, with a word on what is being done."""
+    from palate.schema import Part
+
+    with notices.status("Judging …") as status:
+
+        def on_start(name: str) -> None:
+            status.update(f"Judging: {name.replace('_', ' ')} …")
+
+        return recommender.evaluate_classes(part=part or Part.TEST, on_start=on_start)
+
+
+def judged_on_its_split(recommender: Recommender, **wishes: Any) -> list[Judgement]:
+    """The judgement and, where items left training entirely, a second one among the new items only."""
+    from palate.schema import Among
+
+    judgements = [judged(recommender, **wishes)]
+    if recommender.prepared.has_cold_split:
+        judgements.append(judged(recommender, among=Among.COLD, **wishes))
+    return judgements
+
+
+def as_one(judgements: Sequence[Judgement]) -> dict[str, Any]:
+    """The first judgement as a mapping, the one among new items within it."""
+    tree = judgements[0].to_json()
+    return tree | {"among_new": judgements[1].to_json()} if len(judgements) > 1 else tree
 
 
 def keys_of(text: str) -> list[str]:
@@ -477,6 +568,18 @@ def print_judgements(judgements: Sequence[Judgement]) -> None:
 
     for judgement in judgements:
         answers.print(results_table(judgement.to_json()))
+
+
+def print_classes(classes: Sequence[ClassJudgement]) -> None:
+    from palate.evaluate.table import classes_table
+
+    for judgement in classes:
+        answers.print(classes_table(judgement.to_json()))
+
+
+def classes_json(classes: Sequence[ClassJudgement]) -> dict[str, Any]:
+    """What a judgement has further where fields are predicted; nothing where none is."""
+    return {"classes": [judgement.to_json() for judgement in classes]} if classes else {}
 
 
 def print_rules(data_report: dict[str, Any]) -> None:
@@ -514,9 +617,13 @@ def print_found(recommender: Recommender, found: pl.DataFrame, out: Path | None,
     if "item" in found.columns and titles.titles is not None:
         for row, title in zip(rows, titles.of_keys(found["item"]), strict=True):
             row["title"] = title
+    print_rows(rows)
+
+
+def print_rows(rows: Sequence[dict[str, Any]]) -> None:
     table = Table(box=None)
-    for name in rows[0] if rows else ["nothing can be recommended"]:
-        table.add_column(name, justify="right" if name in ("rank", "score") else "left")
+    for name in rows[0] if rows else ["nothing to show"]:
+        table.add_column(name, justify="right" if name in ("rank", "score", "probability") else "left")
     for row in rows:
         cells = (f"{cell:.3f}" if isinstance(cell, float) else str(cell) for cell in row.values())
         table.add_row(*map(escape, cells))

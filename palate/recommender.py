@@ -5,7 +5,8 @@ from __future__ import annotations
 import datetime
 import hashlib
 import json
-from collections.abc import Callable, Mapping, Sequence
+import warnings
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Self
@@ -15,12 +16,22 @@ import polars as pl
 import torch
 
 from palate.bundle import Bundle, load_bundle, save_bundle
-from palate.data.additions import add_items
-from palate.data.content import ContentEncoder
+from palate.data.additions import add_items, media_of_files, remove_items, update_items
+from palate.data.columns import CategoryColumn
+from palate.data.content import NO_MEDIA, ContentEncoder
+from palate.data.labels import Labels, predicted_fields
+from palate.data.media import Told
 from palate.data.moments import microseconds
 from palate.data.source import read_dataset
 from palate.data.store import Prepared, prepare
 from palate.errors import NotFittedError, SettingsError, UnknownKeyError, did_you_mean
+from palate.evaluate.classes import (
+    ClassJudgement,
+    class_probabilities,
+    decide,
+    judge_classes,
+    set_thresholds,
+)
 from palate.evaluate.judgement import Judgement, judge
 from palate.evaluate.network import NetworkRanker
 from palate.evaluate.ties import top_k
@@ -28,12 +39,14 @@ from palate.nn.model import TasteModel
 from palate.schema import (
     FIRST_ID,
     UNKNOWN,
+    Among,
     BoolArray,
     Dataset,
     Histories,
     IdMap,
     IntArray,
     Key,
+    Media,
     Note,
     Part,
     QuestionPart,
@@ -42,13 +55,16 @@ from palate.schema import (
 from palate.settings import Settings
 from palate.train.checkpoint import Progress
 from palate.train.decide import decided
+from palate.train.items import train_on_items
 from palate.train.loop import train
 from palate.train.progress import Display, Silent
+from palate.train.start import start_from
 
 if TYPE_CHECKING:
     import pandas as pd
 
 Unknown = Literal["error", "skip"]
+CHANGE_NO_WEIGHTS = {"baselines", "references", "cold_baselines", "bootstrap", "confidence"}
 CHUNK_FLOATS = 16_000_000
 """Scores alive at a time while recommending: 64 MB."""
 
@@ -85,6 +101,7 @@ class Recommender:
         folder: str | Path | None = None,
         resume: bool = False,
         display: Display | None = None,
+        told: Told | None = None,
     ) -> Self:
         """The recommender is trained on this data set, and saved in ``folder`` where one is given.
 
@@ -95,6 +112,7 @@ class Recommender:
             folder: where prepared data, checkpoints, logs and the finished bundle go.
             resume: go on from the last checkpoint in ``folder``, to the same weights as without a break.
             display: is told how training goes; nothing is shown by default.
+            told: is told how the decoding of pictures, clips and tracks goes.
 
         Raises:
             PalateError: data, settings or checkpoint cannot be used; the message says why.
@@ -105,7 +123,7 @@ class Recommender:
             raise SettingsError("resume=True needs the folder that the interrupted run wrote to.")
         self.settings = Settings.build(dataset.settings, self._given)
         folder = Path(folder) if folder is not None else None
-        prepared = prepare(dataset, self.settings, folder / "data" if folder is not None else None)
+        prepared = prepare(dataset, self.settings, folder / "data" if folder is not None else None, told)
         return self.fit_prepared(prepared, folder=folder, resume=resume, display=display)
 
     def fit_prepared(
@@ -118,11 +136,21 @@ class Recommender:
     ) -> Self:
         """As ``fit``, on data that were cleaned and split before; ``folder`` / "data" holds them already."""
         self.settings = settings = decided(self.settings, prepared)
-        fields = prepared.schema.fields if settings.model.content else ()
-        encoder = ContentEncoder.fit(prepared.catalogue, fields, prepared.warm, settings.model.text)
+        predicted = predicted_fields(settings, prepared.schema.fields)
+        fields = [field for field in prepared.schema.fields if field not in predicted]
+        read = tuple(fields) if settings.model.content else ()
+        encoder = ContentEncoder.fit(
+            prepared.catalogue, read, prepared.warm, settings.model.text, prepared.media
+        )
+        labels = tuple(Labels.learn(prepared, field, settings.seed) for field in predicted)
+        classes = tuple(of.column for of in labels)
         torch.manual_seed(settings.seed)
-        model = _build_model(settings, prepared, encoder, prepared.items.size)
-        progress = train(
+        model = _build_model(settings, prepared, encoder, prepared.items.size, classes)
+        if settings.train.start_from is not None:
+            other = load_bundle(Path(settings.train.start_from))
+            start_from(model, encoder, other.weights, other.content_encoder)
+        learn = train if settings.recommends else train_on_items
+        progress = learn(
             model,
             prepared,
             settings,
@@ -130,8 +158,10 @@ class Recommender:
             run=_run_identity(prepared, settings),
             resume=resume,
             display=display or Silent(),
+            labels=labels,
         )
-        self._adopt(Bundle(settings, prepared, encoder, model.state_dict(), progress), model)
+        set_thresholds(model, labels)
+        self._adopt(Bundle(settings, prepared, encoder, model.state_dict(), progress, classes), model)
         if folder is not None:
             save_bundle(self._fitted(), folder, data_is_there=True)
         return self
@@ -145,13 +175,17 @@ class Recommender:
     def content_notes(self) -> tuple[Note, ...]:
         """What of the items' fields could not be read by the network."""
         bundle = self._fitted()
-        notes = bundle.content_encoder.encode(bundle.prepared.catalogue).notes
-        return tuple(note for note in notes if note.detail)
+        notes = bundle.content_encoder.encode(bundle.prepared.catalogue, bundle.prepared.media).notes
+        predicted = tuple(
+            Note(f"field '{column.name}'", 0, 0, "predicted by item_class, so the network does not read it")
+            for column in bundle.classes
+        )
+        return tuple(note for note in (*notes, *predicted) if note.detail)
 
     def can_be_judged(self, part: Part = Part.TEST) -> bool:
-        """Whether anybody has both a history and a held-out item."""
+        """Whether rankings were learned, and anybody has both a history and a held-out item."""
         judging = self.settings.evaluate
-        return bool(
+        return self.settings.recommends and bool(
             len(
                 self.prepared.questions(
                     part, filter_seen=judging.filter_seen, cold_targets=judging.cold_targets
@@ -208,6 +242,7 @@ class Recommender:
         """
         if k < 1:
             raise SettingsError(f"k is {k}; wanted at least 1.")
+        self._check_recommends()
         prepared = self.prepared
         names, asked = self._histories_of(users, histories, unknown)
         allowed = self._allowed(items, exclude, unknown)
@@ -237,13 +272,14 @@ class Recommender:
     def similar_items(self, items: Sequence[Key], k: int = 10, *, unknown: Unknown = "error") -> pl.DataFrame:
         """The k items whose vectors lie closest by cosine to each: ``of``, ``item``, ``rank``, ``score``.
 
+        Items that were removed may be asked about, and are nobody's answer.
+
         Raises:
             UnknownKeyError: a key is unknown and ``unknown`` is "error".
         """
         ids = self._ids(items, "item", unknown)
         vectors = self._network().item_vectors().cpu().numpy()
-        keys = self.prepared.items
-        return _nearest(vectors, vectors[ids], ids, keys, "item", k)
+        return _nearest(vectors, ids, self.prepared.items, "item", k, self.prepared.removed)
 
     def similar_users(self, users: Sequence[Key], k: int = 10, *, unknown: Unknown = "error") -> pl.DataFrame:
         """The k people whose taste lies closest by cosine to each: ``of``, ``user``, ``rank``, ``score``.
@@ -251,9 +287,70 @@ class Recommender:
         Raises:
             UnknownKeyError: a key is unknown and ``unknown`` is "error".
         """
+        self._check_recommends()
         ids = self._ids(users, "user", unknown)
         vectors = self._network().person_vectors(self.prepared.known()).cpu().numpy()
-        return _nearest(vectors, vectors[ids], ids, self.prepared.people, "user", k)
+        return _nearest(vectors, ids, self.prepared.people, "user", k)
+
+    def classify(
+        self,
+        items: Sequence[Key] | pl.Series | None = None,
+        *,
+        table: pl.DataFrame | pd.DataFrame | None = None,
+        media: Mapping[str, Media] = NO_MEDIA,
+        media_folder: str | Path | None = None,
+        field: str | None = None,
+        unknown: Unknown = "error",
+    ) -> pl.DataFrame:
+        """What the items are, by their content alone: columns ``item``, ``label``, ``probability``.
+
+        Of a field of kind category each item has one row. Of kind categories it has a row for each label that
+        is as probable as the threshold chosen on validation items or, if none is, for the most probable one;
+        the most probable first. An item of which nothing is known gets what is most frequent.
+
+        Args:
+            items: keys of items in the data.
+            table: instead of items, new ones: a column ``item`` with keys, and any of the data's fields. They
+                are not added.
+            media: by field, what is to be seen or heard of the items of the table, decoded.
+            media_folder: where the paths of files in the table begin.
+            field: the field to predict, where the model was trained to predict several.
+            unknown: what to do with keys that are not known: raise, or leave them out.
+
+        Raises:
+            UnknownKeyError: a key is unknown and ``unknown`` is "error".
+            SettingsError: neither or both of items and table; the model was trained to predict no field, or
+                several of which none is named.
+            DataError: the table cannot be used.
+        """
+        bundle = self._fitted()
+        place = self._class_place(field)
+        if (items is None) == (table is None):
+            raise SettingsError("Give either items or table: what is to be classified?")
+        prepared, model = bundle.prepared, self.model
+        if table is not None:
+            frame = table if isinstance(table, pl.DataFrame) else pl.from_pandas(table)
+            shown = self._media_of(frame, media, media_folder)
+            extended = replace(bundle, prepared=add_items(prepared, frame, shown))
+            prepared, model = extended.prepared, _restore_model(extended)
+            ids = prepared.items.ids(frame["item"])
+        else:
+            ids = self._ids(items if items is not None else (), "item", unknown)
+        head = model.class_heads()[place]
+        probabilities = class_probabilities(model, place, ids)
+        given = decide(probabilities, float(head.threshold) if head.several else None)
+        rows, labels = np.nonzero(given)
+        chosen = probabilities[rows, labels]
+        order = np.lexsort((-chosen, rows))
+        rows, labels, chosen = rows[order], labels[order], chosen[order]
+        keys = prepared.items
+        return pl.DataFrame(
+            {
+                "item": pl.Series(keys.keys(ids[rows]), dtype=keys.series.dtype),
+                "label": pl.Series(bundle.classes[place].vocabulary, dtype=pl.String).gather(labels),
+                "probability": chosen,
+            }
+        )
 
     # Judging
 
@@ -261,6 +358,7 @@ class Recommender:
         self,
         *,
         part: Part = Part.TEST,
+        among: Among = Among.ALL,
         title: str = "",
         on_start: Callable[[str], None] | None = None,
         **changes: Any,
@@ -269,6 +367,7 @@ class Recommender:
 
         Args:
             part: the held-out part to ask about.
+            among: rank all items together, or those without a training event among themselves.
             title: what the report calls it.
             on_start: is told the name of each row before it is made.
             changes: fields of ``settings.evaluate`` that are different this time, for example
@@ -278,16 +377,36 @@ class Recommender:
             DataError: nobody has a held-out item.
             SettingsError: a change is no field of ``settings.evaluate``, or impossible.
         """
+        self._check_recommends()
         return judge(
             self._network(),
             self.prepared,
             Settings.build(self.settings.model_dump(), {"evaluate": changes}).evaluate,
             part=part,
+            among=Among(among),
             told=self._network().question_parts,
             seed=self.settings.seed,
             fit_seconds=self.progress.seconds,
             title=title,
             on_start=on_start,
+        )
+
+    def evaluate_classes(
+        self, *, part: Part = Part.TEST, on_start: Callable[[str], None] | None = None
+    ) -> list[ClassJudgement]:
+        """How well each predicted field is told of held-out items, beside the usual ways.
+
+        A field of which no held-out item has a value is left out.
+
+        Args:
+            part: the held-out items to ask about.
+            on_start: is told the name of each row before it is made.
+        """
+        bundle = self._fitted()
+        labels = tuple(Labels.of(bundle.prepared, column, self.settings.seed) for column in bundle.classes)
+        seconds = self.progress.seconds
+        return judge_classes(
+            self.model, bundle.prepared, labels, part=part, fit_seconds=seconds, on_start=on_start
         )
 
     @property
@@ -323,6 +442,32 @@ class Recommender:
             )
         return self._bundle
 
+    def _check_recommends(self) -> None:
+        """Raises:
+        SettingsError: no task learned from people.
+        """
+        if not self.settings.recommends:
+            raise SettingsError(
+                "This recommender was trained to classify items and nothing else (tasks: item_class), so it "
+                "knows nobody's taste. Train with tasks=[next_item, item_class], or next_item with "
+                "train.start_from naming this run."
+            )
+
+    def _class_place(self, field: str | None) -> int:
+        """The place of the head that predicts this field."""
+        names = [column.name for column in self._fitted().classes]
+        if not names:
+            raise SettingsError(
+                "This recommender was not trained to classify items. Train with "
+                "tasks=[next_item, item_class] or tasks=[item_class]."
+            )
+        if field is None and len(names) == 1:
+            return 0
+        if field not in names:
+            what = "no field is named" if field is None else f"field is '{field}'"
+            raise SettingsError(f"{what}; this recommender predicts {', '.join(names)}: name one of them.")
+        return names.index(field)
+
     def _network(self) -> NetworkRanker:
         self._fitted()
         assert self._ranker is not None
@@ -332,11 +477,31 @@ class Recommender:
         model.eval()
         self._bundle, self._ranker = bundle, NetworkRanker(model)
 
-    def _with_items(self, table: pl.DataFrame) -> int:
+    def _describe_items(self, prepared: Prepared, ids: IntArray, names: Collection[str]) -> None:
+        """These data hold from now on; the item tower describes their items anew, these fields of these items
+        from their pictures, clips and tracks."""
+        changed = replace(self._fitted(), prepared=prepared)
+        model = _restore_model(changed, ids, names)
+        self._adopt(replace(changed, weights=model.state_dict()), model)
+
+    def _media_of(
+        self, table: pl.DataFrame, media: Mapping[str, Media], folder: str | Path | None
+    ) -> dict[str, Media]:
+        """What is to be seen and heard of the items of the table, given or read from the files it names.
+
+        Warns of files that cannot be used.
+        """
         bundle = self._fitted()
-        extended = replace(bundle, prepared=add_items(bundle.prepared, table))
-        self._adopt(extended, _restore_model(extended))
-        return len(extended.prepared.items) - len(bundle.prepared.items)
+        unread = table.drop(media.keys(), strict=False)
+        where = Path(folder) if folder is not None else None
+        read, notes = media_of_files(unread, bundle.content_encoder, where, bundle.settings.model)
+        for note in notes:
+            warnings.warn(f"{note.rule}: {note.detail}", stacklevel=4)
+        return {**read, **media}
+
+    def _remove_items(self, keys: Sequence[Key] | pl.Series) -> None:
+        ids = self._ids(keys, "item", "error")
+        self._bundle = replace(self._fitted(), prepared=remove_items(self.prepared, ids))
 
     def _ids(
         self, keys: Sequence[Key] | pl.Series, kind: Literal["item", "user"], unknown: Unknown
@@ -444,18 +609,16 @@ class Recommender:
             allowed &= wanted
         else:
             # Without training events and without content nothing is known of an item but its name.
-            allowed &= prepared.warm | self._described()
+            allowed &= prepared.warm | self.described()
         if exclude is not None:
             allowed[self._ids(exclude, "item", unknown)] = False
+        allowed[prepared.removed] = False
         return allowed
 
-    def _described(self) -> BoolArray:
+    def described(self) -> BoolArray:
         """Items with at least one field that the network reads, [V]."""
-        names = [part.name for part in self.model.items.projections]
-        if not names:
-            return np.zeros(self.prepared.items.size, np.bool_)
-        present = pl.any_horizontal(pl.col(names).is_not_null())
-        return self.prepared.catalogue.select(present).to_series().to_numpy()
+        described: BoolArray = self.model.items.described.cpu().numpy()
+        return described
 
     def _as_table(self, ids_RK: IntArray, scores_RV: np.ndarray, rows: IntArray) -> pl.DataFrame:
         """Long form of the top lists, without the places that could not be filled."""
@@ -480,56 +643,133 @@ class Items:
 
     @property
     def table(self) -> pl.DataFrame:
-        """Every item with its fields, one row each, in order of id."""
-        return self._recommender.prepared.catalogue.slice(FIRST_ID)
+        """Every item that may be recommended with its fields, one row each, in order of id."""
+        prepared = self._recommender.prepared
+        return prepared.catalogue.with_row_index("id").filter(self._present()).drop("id")
 
     def __len__(self) -> int:
-        return len(self._recommender.prepared.items)
+        prepared = self._recommender.prepared
+        return len(prepared.items) - len(prepared.removed)
 
-    def add(self, table: pl.DataFrame | pd.DataFrame) -> int:
+    def _present(self) -> pl.Expr:
+        removed = pl.Series(self._recommender.prepared.removed, dtype=pl.UInt32)
+        return (pl.col("id") >= FIRST_ID) & ~pl.col("id").is_in(removed.implode())
+
+    def add(
+        self,
+        table: pl.DataFrame | pd.DataFrame,
+        *,
+        media: Mapping[str, Media] = NO_MEDIA,
+        media_folder: str | Path | None = None,
+    ) -> int:
         """New items are known by their content and can be recommended at once; how many were added.
+
+        An item that was removed comes back under its key, with its events and this description.
 
         Args:
             table: Polars or pandas, a column ``item`` with keys and any of the data set's fields. Fields
                 that are absent or null cost nothing.
+            media: by field, what is to be seen or heard of the items of the table, decoded.
+            media_folder: where the paths of files in the table begin. Of files that cannot be used there is
+                a warning, and their items are without.
 
         Raises:
             DataError: no column ``item``; a key that is null, known already or there twice; a column that is
-                no field of this data.
+                no field of this data; a cell that is not of its field's kind; media that do not fit; files
+                without ``media_folder``.
         """
-        return self._recommender._with_items(
-            table if isinstance(table, pl.DataFrame) else pl.from_pandas(table)
-        )
+        return self._change(add_items, table, media, media_folder, self._recommender.prepared.media.keys())
+
+    def update(
+        self,
+        table: pl.DataFrame | pd.DataFrame,
+        *,
+        media: Mapping[str, Media] = NO_MEDIA,
+        media_folder: str | Path | None = None,
+    ) -> int:
+        """Known items are described anew, without training; how many.
+
+        Args:
+            table: as in ``add``, with keys that are known. Fields that the table does not have stay as they
+                are; a null cell clears its field.
+            media: as in ``add``.
+            media_folder: as in ``add``.
+
+        Raises:
+            UnknownKeyError: a key is not known.
+            DataError: as in ``add``.
+        """
+        return self._change(update_items, table, media, media_folder, {*table.columns, *media})
+
+    def remove(self, keys: Sequence[Key] | pl.Series) -> int:
+        """These items are recommended to nobody and similar to nothing any more; how many.
+
+        Histories still hold them, and they still say what else a person may like. ``add`` brings them back.
+
+        Raises:
+            UnknownKeyError: a key is not known.
+            DataError: a key is there twice, or removed already.
+        """
+        self._recommender._remove_items(keys)
+        return len(keys)
+
+    def _change(
+        self,
+        change: Callable[[Prepared, pl.DataFrame, Mapping[str, Media]], Prepared],
+        table: pl.DataFrame | pd.DataFrame,
+        media: Mapping[str, Media],
+        media_folder: str | Path | None,
+        names: Collection[str],
+    ) -> int:
+        """``names`` of the fields that the change says anew."""
+        recommender = self._recommender
+        given = table if isinstance(table, pl.DataFrame) else pl.from_pandas(table)
+        shown = recommender._media_of(given, media, media_folder)
+        prepared = change(recommender.prepared, given, shown)
+        recommender._describe_items(prepared, prepared.items.ids(given["item"]), names)
+        return given.height
 
 
 _NOTHING = pl.DataFrame(schema={"row": pl.Int64, "id": pl.Int32, "rank": pl.Int64, "score": pl.Float32})
 
 
-def _build_model(settings: Settings, prepared: Prepared, encoder: ContentEncoder, num_ids: int) -> TasteModel:
+def _build_model(
+    settings: Settings,
+    prepared: Prepared,
+    encoder: ContentEncoder,
+    num_ids: int,
+    classes: tuple[CategoryColumn, ...],
+) -> TasteModel:
     return TasteModel(
         settings.model,
-        encoder.encode(prepared.catalogue),
+        encoder.encode(prepared.catalogue, prepared.media),
         prepared.warm,
         num_ids=num_ids,
         num_event_types=len(prepared.schema.events),
         has_time=prepared.schema.has_time,
         num_target_types=len(prepared.schema.target_events),
+        classes=tuple(column.shape for column in classes),
     )
 
 
-def _restore_model(bundle: Bundle) -> TasteModel:
-    """The trained network; items that came after training have content but no id vector."""
+def _restore_model(bundle: Bundle, anew: IntArray | None = None, names: Collection[str] = ()) -> TasteModel:
+    """The trained network; items that came after training have content but no id vector.
+
+    Of the items ``anew`` the media of the fields ``names`` are encoded again, or missing if there are none.
+    """
     num_ids = len(bundle.weights["items.warm"])
-    model = _build_model(bundle.settings, bundle.prepared, bundle.content_encoder, num_ids)
+    model = _build_model(bundle.settings, bundle.prepared, bundle.content_encoder, num_ids, bundle.classes)
     model.load_state_dict(bundle.weights)
+    for column in model.items.media if anew is not None else ():
+        if column.shape.name in names:
+            column.forget(torch.from_numpy(anew))
+    model.items.encode_new_media()
     return model
 
 
 def _run_identity(prepared: Prepared, settings: Settings) -> str:
     """Changes whenever the weights that training leads to might."""
-    tree = settings.model_dump(
-        mode="json", exclude={"evaluate": {"baselines", "references", "bootstrap", "confidence"}}
-    )
+    tree = settings.model_dump(mode="json", exclude={"evaluate": CHANGE_NO_WEIGHTS})
     tree["train"].pop("checkpoint_steps")
     digest = hashlib.sha256(json.dumps(tree, sort_keys=True).encode())
     events = prepared.histories
@@ -540,26 +780,29 @@ def _run_identity(prepared: Prepared, settings: Settings) -> str:
 
 def _nearest(
     vectors: np.ndarray,
-    asked: np.ndarray,
     ids: IntArray,
     keys: IdMap,
     name: str,
     k: int,
+    removed: IntArray | None = None,
 ) -> pl.DataFrame:
-    """The k nearest of all vectors to each asked one by cosine, itself left out."""
+    """The k nearest of all vectors but the removed ones to each asked one by cosine, itself left out."""
     if k < 1:
         raise SettingsError(f"k is {k}; wanted at least 1.")
     unit = vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-12)
-    scores = (asked / np.maximum(np.linalg.norm(asked, axis=1, keepdims=True), 1e-12)) @ unit.T
+    scores = unit[ids] @ unit.T
     scores[:, :FIRST_ID] = -np.inf
+    if removed is not None:
+        scores[:, removed] = -np.inf
     scores[np.arange(len(ids)), ids] = -np.inf
-    k = min(k, len(vectors) - FIRST_ID - 1)
-    top = top_k(scores, k)
+    top = top_k(scores, min(k, len(vectors)))
+    rows, places = np.nonzero(top >= FIRST_ID)
+    found = top[rows, places]
     return pl.DataFrame(
         {
-            "of": keys.keys(np.repeat(ids, k)),
-            name: keys.keys(top.ravel()),
-            "rank": np.tile(np.arange(1, k + 1), len(ids)),
-            "score": np.take_along_axis(scores, top.astype(np.int64), axis=1).ravel(),
+            "of": keys.keys(ids[rows]),
+            name: keys.keys(found),
+            "rank": places + 1,
+            "score": scores[rows, found],
         }
     )

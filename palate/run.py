@@ -1,6 +1,6 @@
 """A run folder: the bundle, and beside it how it was judged and a report to look at.
 
-RUN/evaluation.json   the judgements, the main one first
+RUN/evaluation.json   the judgements, the main one first; those of classes have a ``task`` and come last
 RUN/examples.json     a few people: what they met, what was recommended, what came
 RUN/report.html       all of it as one page that needs no network
 """
@@ -23,8 +23,10 @@ import torch
 
 from palate.data.source import read_dataset
 from palate.errors import BundleError, SettingsError
+from palate.evaluate.classes import ClassJudgement
 from palate.evaluate.judgement import Judgement
 from palate.evaluate.report import RunRecord, write_report
+from palate.evaluate.shares import variance_shares
 from palate.recommender import Recommender
 from palate.schema import FIRST_ID, FieldKind, Histories, Key
 from palate.version import __version__
@@ -70,9 +72,17 @@ def _looks_like_a_run(folder: Path) -> bool:
     return any((folder / name).exists() for name in (*WRITTEN, "data/manifest.json"))
 
 
-def write_judgements(folder: Path, recommender: Recommender, judgements: Sequence[Judgement]) -> Path:
+def write_judgements(
+    folder: Path,
+    recommender: Recommender,
+    judgements: Sequence[Judgement],
+    classes: Sequence[ClassJudgement] = (),
+) -> Path:
     """``folder`` holds these judgements, examples of the first one, and the report of it all; its path."""
-    _write(folder / "evaluation.json", [judgement.to_json() for judgement in judgements])
+    _write(
+        folder / "evaluation.json",
+        [each.to_json() for each in judgements] + [each.to_json() for each in classes],
+    )
     _write(folder / "examples.json", examples(recommender, judgements[0]) if judgements else [])
     return refresh_report(folder, recommender)
 
@@ -98,6 +108,7 @@ def refresh_report(folder: Path, recommender: Recommender) -> Path:
             metric_name=recommender.settings.train.validate_metric,
             judgements=read_judgements(folder),
             examples=read_examples(folder),
+            classes=read_class_judgements(folder),
         ),
     )
     return path
@@ -110,13 +121,21 @@ def data_report(recommender: Recommender) -> dict[str, Any]:
 
 
 def read_judgements(folder: Path) -> list[dict[str, Any]]:
-    """The judgements of a run, the main one first.
+    """The judgements of rankings of a run, the main one first.
 
     Raises:
         BundleError: the run was never judged, or the file is damaged.
     """
-    judgements: list[dict[str, Any]] = _read(folder / "evaluation.json")
-    return judgements
+    return [entry for entry in _read(folder / "evaluation.json") if "task" not in entry]
+
+
+def read_class_judgements(folder: Path) -> list[dict[str, Any]]:
+    """The judgements of the fields that a run predicts.
+
+    Raises:
+        BundleError: the run was never judged, or the file is damaged.
+    """
+    return [entry for entry in _read(folder / "evaluation.json") if "task" in entry]
 
 
 def read_examples(folder: Path) -> list[dict[str, Any]]:
@@ -136,6 +155,7 @@ def examples(recommender: Recommender, judgement: Judgement) -> list[dict[str, A
         judgement.part,
         filter_seen=judgement.filter_seen,
         cold_targets=recommender.settings.evaluate.cold_targets,
+        among=judgement.among,
     )
     generator = np.random.default_rng(recommender.settings.seed)
     rows = np.sort(generator.permutation(len(questions))[:EXAMPLES])
@@ -195,12 +215,36 @@ def describe_run(recommender: Recommender) -> dict[str, Any]:
         "behaviour encoder": recommender.settings.model.encoder,
         "parameters": sum(parameter.numel() for parameter in model.parameters()),
         "fields and their gates": gates,
+        "predicted fields": ", ".join(head.name for head in model.class_heads()) or "none",
+        "share of item vectors": shares_of_vectors(recommender),
         "passes": len(progress.history),
         "best pass": progress.best_epoch + 1,
         f"validation {recommender.settings.train.validate_metric}": progress.best_metric,
         "seconds of training": round(progress.seconds, 1),
         "settings": recommender.settings.model_dump(mode="json"),
     }
+
+
+def shares_of_vectors(recommender: Recommender) -> dict[str, dict[str, float]]:
+    """How much the id and each field carry of the vectors of warm and of new items that are described."""
+    prepared, tower = recommender.prepared, recommender.model.items
+    present = np.ones(prepared.items.size, np.bool_)
+    present[:FIRST_ID] = False
+    present[prepared.removed] = False
+    groups = {
+        "items with training events": present & prepared.warm,
+        "new items": present & ~prepared.warm & recommender.described(),
+    }
+    found = {}
+    for name, wanted in groups.items():
+        rows = np.flatnonzero(wanted)
+        shares = variance_shares(tower, rows)
+        if shares is not None:
+            found[name] = {
+                "items": len(rows),
+                **{part: round(share, 4) for part, share in shares.items()},
+            }
+    return found
 
 
 def describe_data(path: Path) -> dict[str, Any]:

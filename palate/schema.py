@@ -13,6 +13,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -62,6 +63,10 @@ class FieldKind(StrEnum):
     VECTOR = "vector"
 
 
+MEDIA = (FieldKind.IMAGE, FieldKind.AUDIO, FieldKind.VIDEO)
+"""Kinds whose cells are paths of files."""
+
+
 class Part(StrEnum):
     """Which side of the split an event is on."""
 
@@ -73,6 +78,14 @@ class Part(StrEnum):
 PART_CODES: dict[Part, int] = {Part.TRAIN: 0, Part.VALIDATION: 1, Part.TEST: 2}
 PART_UNUSED = 3
 """Code of events that no part may see (after a held-out target, or of a dropped target)."""
+
+
+class Among(StrEnum):
+    """Which items are ranked and asked for."""
+
+    ALL = "all"
+    COLD = "cold"
+    """Only those without a training event."""
 
 
 @dataclass(frozen=True)
@@ -200,6 +213,11 @@ class Histories:
         offsets = kept[self.offsets].astype(np.int64)
         return Histories(offsets, self.item[mask], self.event[mask], self.time[mask])
 
+    def latest(self, events: int) -> Histories:
+        """The same rows with only the last so many events of each."""
+        from_end = np.repeat(self.offsets[1:], self.lengths) - np.arange(len(self.item))
+        return self.keep(from_end <= events)
+
     def rows(self) -> IntArray:
         """The row of each event, int64 [E]."""
         return np.repeat(np.arange(len(self)), self.lengths)
@@ -256,6 +274,16 @@ class Questions:
             None if self.event is None else self.event[rows],
         )
 
+    def spread(self, size: int) -> Questions:
+        """At most ``size`` of the questions, evenly spaced."""
+        if len(self) <= size:
+            return self
+        return self.select(np.linspace(0, len(self) - 1, size).astype(np.int64))
+
+    def knowing_only(self, events: int) -> Questions:
+        """These questions with nothing but the last so many events of each history."""
+        return replace(self, histories=self.histories.latest(events))
+
     def telling(self, part: QuestionPart) -> Questions:
         """These questions with the time, or the event type, of each one's first target."""
         first = self.target_offsets[:-1]
@@ -301,7 +329,8 @@ class FieldShape:
     name: str
     kind: FieldKind
     size: int
-    """text, category, categories: number of codes, 0 and 1 included; number: 2; vector: its length."""
+    """text, category, categories: number of codes, 0 and 1 included; number: 2; vector: its length; image,
+    video: height and width of a picture; audio: bands of the spectrogram."""
 
 
 @dataclass(frozen=True)
@@ -316,13 +345,38 @@ class EncodedField:
     categories  int32, codes as above laid end to end: item v has values[offsets[v]:offsets[v + 1]]
     number      float32 [V, 2]: standardised value within ±5, and 1 where present
     vector      float32 [V, size]
+    image,      int64, rows of ``media`` laid end to end: item v shows
+    video,      media[values[offsets[v]:offsets[v + 1]]], and the same picture of two items is there once
+    audio
     ==========  ==================================================================================
     """
 
     shape: FieldShape
     values: IntArray | FloatArray
     present: BoolArray  # [V]
-    offsets: IntArray | None = None  # int64 [V + 1], of categories only
+    offsets: IntArray | None = None  # int64 [V + 1], of categories and media only
+    media: npt.NDArray[Any] | None = None  # see ``Media.values``
+
+
+@dataclass(frozen=True)
+class Media:
+    """What is to be seen or heard of V items, decoded once: item v has
+    ``values[row[offsets[v]:offsets[v + 1]]]``, and most have one of it or none.
+
+    =====  ===========================================================================
+    kind   values, M distinct ones, memory-mapped where prepared data are on disk
+    =====  ===========================================================================
+    image  uint8 [M, S, S, 3], red, green, blue
+    video  uint8 [M, F, S, S, 3], F frames evenly spaced over the clip
+    audio  float16 [M, bands, T], log-mel spectrogram of the middle of the track
+    =====  ===========================================================================
+    """
+
+    values: npt.NDArray[Any]
+    row: IntArray  # int64 [pictures of all items]
+    offsets: IntArray  # int64 [V + 1]
+    digest: IntArray | None = None
+    """uint8 [M, 32], SHA-256 of each file and of all that shaped its values; where they came from files."""
 
 
 @dataclass(frozen=True)
@@ -350,8 +404,8 @@ class Dataset:
     them. Where it comes from the interactions themselves, each row is one distinct content of an
     item, with ``row``, where it first appears there (if possible, in a row with a
     person), and ``count``, how often.
-    Fields are text (text, category, image, audio, video), float64 (number), lists of text
-    (categories) or lists of float32 (vector).
+    Fields are text (text, category), float64 (number), lists of text (categories), lists of float32
+    (vector), or text or lists of text (image, audio, video): paths relative to ``media_folder``.
     """
 
     name: str
@@ -372,6 +426,8 @@ class Dataset:
     """Settings that belong to this data set (its protocol); the run's own come later and win."""
     fingerprint: str = ""
     """Changes when the source changes; empty for frames in memory."""
+    media_folder: Path | None = None
+    """Where the paths in the items' fields begin; None where nobody said so."""
     notes: tuple[Note, ...] = ()
 
 

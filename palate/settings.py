@@ -22,6 +22,9 @@ Model = TypeVar("Model", bound=BaseModel)
 Share = Annotated[float, Field(ge=0.0, lt=1.0)]
 Positive = Annotated[int, Field(ge=1)]
 
+PRETRAINED = "pretrained:"
+"""Before the name or folder of an encoder that others have trained."""
+
 
 class Frozen(BaseModel):
     """A settings model: immutable, no unknown keys, every field documented."""
@@ -64,8 +67,13 @@ class SplitSettings(Frozen):
 
 
 class TextSettings(Frozen):
-    """The text encoder: embeddings, convolutions of several widths, max-pool, dense."""
+    """The text encoder: embeddings, convolutions of several widths, max-pool, dense; or a pretrained one."""
 
+    encoder: str = Field(default="convolution", pattern=r"^(convolution|pretrained:.+)$")
+    """``convolution``: our own; ``pretrained:NAME``: the mean of the last vectors of a sentence encoder of
+    transformers, with its own tokens, from the local folder NAME or by its name on the hub."""
+    tuned: Literal["none", "top", "all"] = "none"
+    """What of a pretrained encoder learns: nothing, its last layer, or all of it."""
     vocabulary: Positive = 4000
     """Sub-word tokens learned from the training catalogue."""
     max_tokens: Positive = 32
@@ -76,6 +84,76 @@ class TextSettings(Frozen):
     """One convolution per width, in tokens."""
     filters: Positive = 48
     """Filters per convolution."""
+
+
+class ImageSettings(Frozen):
+    """The image encoder, and how large pictures are read."""
+
+    encoder: str = Field(default="residual", pattern=r"^(classic|residual|pretrained:.+)$")
+    """``classic``: convolution, ReLU, max-pool for each of ``filters``, then one dense layer;
+    ``residual``: residual blocks with group norm; ``pretrained:NAME``: a backbone of transformers, from the
+    local folder NAME or by its name on the hub."""
+    size: Annotated[int, Field(ge=8, le=512)] = 64
+    """Pictures are read at this height and width."""
+    filters: tuple[Positive, ...] = (32, 64, 128)
+    """Filters of each stage; each stage halves the picture, which ``residual`` has halved once before."""
+    kernel_size: Positive = 3
+    """Height and width of each filter; odd for ``residual``."""
+    pool: Positive = 2
+    """Height and width of each max-pool of ``classic``."""
+    blocks: Positive = 1
+    """Residual blocks of each stage."""
+    dense: Positive = 128
+    """Width of the vector that a picture becomes; a pretrained backbone has its own."""
+    dropout: Share = 0.0
+    """Dropout before the dense layer."""
+    tuned: Literal["none", "top", "all"] = "none"
+    """What of a pretrained backbone learns: nothing, its last stage, or all of it."""
+
+
+class AudioSettings(Frozen):
+    """The audio encoder: a log-mel spectrogram, read as a picture, pooled over time."""
+
+    sample_rate: Positive = 16_000
+    """Samples a second that tracks are brought to."""
+    seconds: Annotated[float, Field(gt=0.0)] = 10.0
+    """The middle of a track that is heard; shorter ones are filled with silence."""
+    bands: Positive = 64
+    """Mel bands."""
+    window_ms: Annotated[float, Field(gt=0.0)] = 32.0
+    hop_ms: Annotated[float, Field(gt=0.0)] = 16.0
+    filters: tuple[Positive, ...] = (16, 32, 64)
+    """Filters of each stage; each stage halves bands and time, which were halved once before."""
+    kernel_size: Positive = 3
+    """Bands and steps of time of each filter; odd."""
+    blocks: Positive = 1
+    """Residual blocks of each stage."""
+    dense: Positive = 128
+    """Width of the vector that a track becomes."""
+    dropout: Share = 0.0
+    """Dropout before the dense layer."""
+
+
+class VideoSettings(Frozen):
+    """The video encoder: frames through an image encoder and a convolution over time, or volumes."""
+
+    encoder: Literal["frames", "volume"] = "frames"
+    """``frames``: each frame through ``residual``, then a convolution over time; ``volume``: convolutions
+    over time, height and width at once."""
+    frames: Annotated[int, Field(ge=1, le=128)] = 8
+    """Frames that are read, evenly spaced over the clip."""
+    size: Annotated[int, Field(ge=8, le=512)] = 64
+    """Height and width of a frame."""
+    filters: tuple[Positive, ...] = (16, 32, 64)
+    """Filters of each stage; each stage halves the frames, which were halved once before."""
+    kernel_size: Positive = 3
+    """Height and width of each filter, and its length in frames; odd."""
+    blocks: Positive = 1
+    """Residual blocks of each stage."""
+    dense: Positive = 128
+    """Width of the vector that a clip becomes."""
+    dropout: Share = 0.0
+    """Dropout before the last dense layer."""
 
 
 class CaserSettings(Frozen):
@@ -147,6 +225,9 @@ class ModelSettings(Frozen):
     content: bool = True
     """Read the items' fields; false learns from ids alone."""
     text: TextSettings = TextSettings()
+    image: ImageSettings = ImageSettings()
+    audio: AudioSettings = AudioSettings()
+    video: VideoSettings = VideoSettings()
     caser: CaserSettings = CaserSettings()
     classic: ClassicSettings = ClassicSettings()
 
@@ -154,14 +235,17 @@ class ModelSettings(Frozen):
 class TaskSettings(Frozen):
     """One loss over the shared model."""
 
-    name: Literal["next_item", "coming_items"] = "next_item"
-    """``next_item``: what comes next; ``coming_items``: what comes at all in the next ``window`` events."""
+    name: Literal["next_item", "coming_items", "item_class"] = "next_item"
+    """``next_item``: what comes next; ``coming_items``: what comes at all in the next ``window`` events;
+    ``item_class``: what an item's ``field`` says, from its other fields."""
     weight: Annotated[float, Field(gt=0.0)] = 1.0
     """Its share of the whole loss."""
     window: Positive = 100
     """Events that ``coming_items`` looks ahead."""
     this_visit: bool = False
     """Whether ``coming_items`` asks for the rest of the same visit too."""
+    field: str | None = None
+    """The field that ``item_class`` predicts, of kind category or categories; by default the only one."""
 
     @model_validator(mode="before")
     @classmethod
@@ -179,7 +263,8 @@ class TrainSettings(Frozen):
     """Passes over the data; the learning rate decays to its end over them. 0 takes as many as read some 3.5
     million events, at least 4 and at most 12."""
     batch_events: int = Field(default=0, ge=0)
-    """Events per step, at least one history; 0 takes as many as make a pass of some 128 steps."""
+    """Events per step, at least one history; 0 takes as many as make a pass of some 128 steps. Items per
+    step where ``item_class`` is learned alone; 0 is then some 64 steps."""
     learning_rate: Annotated[float, Field(gt=0.0)] = 2e-3
     weight_decay: Annotated[float, Field(ge=0.0)] | None = None
     """Decay of matrices and item vectors; by default the stronger the fewer the data: 300 / √events, at
@@ -194,7 +279,13 @@ class TrainSettings(Frozen):
     """Catalogues larger than this are trained with sampled softmax."""
     negatives: Positive = 4096
     """Shared negatives per step of sampled softmax."""
+    media: Literal["end_to_end", "frozen"] = "end_to_end"
+    """``end_to_end``: encoders of pictures, sound and video learn with everything else; ``frozen``: each
+    picture is encoded once and encoders stay as they are, which wants a pretrained one."""
+    media_items: Positive = 64
+    """Items of each step whose pictures are encoded with gradients; the others' vectors are kept ones."""
     validate_metric: str = "ndcg@10"
+    """What chooses the best pass; where ``item_class`` is learned alone, ``macro_f1`` unless told."""
     patience: Positive = 4
     """Passes without a better validation metric before training stops."""
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
@@ -203,6 +294,8 @@ class TrainSettings(Frozen):
     """Processor threads; 0 takes all."""
     checkpoint_steps: Positive = 200
     """Steps between checkpoints; the end of a pass always writes one."""
+    start_from: str | None = None
+    """A run folder: fields that it read in the same way begin with what it learned of them."""
 
 
 class EvaluateSettings(Frozen):
@@ -214,7 +307,17 @@ class EvaluateSettings(Frozen):
     cold_targets: bool = True
     """Ask for items without a training event too; false leaves them out of targets and catalogue."""
     baselines: tuple[
-        Literal["popularity", "recent_popularity", "content_knn", "item_knn", "ease", "als", "bought_before"],
+        Literal[
+            "random",
+            "popularity",
+            "recent_popularity",
+            "neighbour_popularity",
+            "content_knn",
+            "item_knn",
+            "ease",
+            "als",
+            "bought_before",
+        ],
         ...,
     ] = ("popularity", "recent_popularity", "content_knn", "item_knn", "ease", "als")
     references: tuple[Literal["recent_item_knn", "recent_content_knn", "bought_before"], ...] = (
@@ -222,6 +325,11 @@ class EvaluateSettings(Frozen):
         "recent_content_knn",
     )
     """Rules that read the order of events, as the model does: neighbours of the latest items only."""
+    cold_baselines: tuple[
+        Literal["random", "neighbour_popularity", "content_knn", "recent_content_knn"], ...
+    ] = ("random", "neighbour_popularity", "content_knn", "recent_content_knn")
+    """Methods that can tell items apart that nobody has met: the rows where new items are ranked among
+    themselves, and further rows of every ``cold_items`` split."""
     bootstrap: Positive = 1000
     """Resamples behind each interval."""
     confidence: Annotated[float, Field(gt=0.5, lt=1.0)] = 0.95
@@ -255,6 +363,11 @@ class Settings(Frozen):
         for assignment in assignments:
             _merge(tree, _parse_assignment(assignment))
         return validated(cls, tree, "settings")
+
+    @property
+    def recommends(self) -> bool:
+        """Whether any task learns from people; otherwise items alone are learned from."""
+        return any(task.name != "item_class" for task in self.tasks)
 
 
 def validated(model: type[Model], tree: Mapping[str, Any], source: str) -> Model:

@@ -285,14 +285,14 @@ def test_every_baseline_of_the_settings_has_candidates_with_different_descriptio
 
 
 def test_a_spread_sample_keeps_each_questions_own_history_and_target(questions):
-    sample = baselines._spread(questions, 7)
+    sample = questions.spread(7)
     assert len(sample) == 7
     for q in range(7):
         at = questions.people.tolist().index(sample.people[q])
         whole, part = questions.select(np.array([at])), sample.select(np.array([q]))
         np.testing.assert_array_equal(whole.histories.item, part.histories.item)
         np.testing.assert_array_equal(whole.target_items, part.target_items)
-    assert baselines._spread(questions, 10_000) is questions
+    assert questions.spread(10_000) is questions
 
 
 def test_shared_evidence_gives_what_fitting_alone_gives(prepared, questions):

@@ -21,6 +21,7 @@ COMMANDS = [
     "evaluate",
     "recommend",
     "similar",
+    "classify",
     "report",
     "demo",
     "doctor",

@@ -236,7 +236,7 @@ def test_no_cell_of_any_type_is_fatal(cells: list[Any], kind: FieldKind, mask: i
         assert not encoded.values[~encoded.present].any()
 
 
-def test_media_fields_are_skipped_with_a_note() -> None:
+def test_media_fields_without_media_are_skipped_with_a_note() -> None:
     encoder = ContentEncoder.fit(shop(), (Field("photo", FieldKind.IMAGE),), WARM, TEXT)
     content = encoder.encode(shop())
     assert content.fields == ()
@@ -250,5 +250,5 @@ def test_a_mask_of_another_length_is_refused() -> None:
 
 
 def test_a_state_of_an_unknown_kind_is_refused() -> None:
-    with pytest.raises(DataError, match="image"):
-        ContentEncoder.from_state({"columns": [{"kind": "image", "name": "x"}], "skipped": []})
+    with pytest.raises(DataError, match="smell"):
+        ContentEncoder.from_state({"columns": [{"kind": "smell", "name": "x"}], "skipped": []})

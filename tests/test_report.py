@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 from rich.console import Console
 
+from palate.evaluate import figures
 from palate.evaluate.headline import headline
 from palate.evaluate.report import RunRecord, render, write_report
 from palate.evaluate.results import main_metrics, results
@@ -91,6 +92,14 @@ def judgement(**changes: Any) -> dict[str, Any]:
             },
             {"group": "item", "name": "cold", "questions": 33, "means": {"ndcg@10": 0.01}, "intervals": {}},
         ],
+        "events_seen": {
+            "metric": "ndcg@10",
+            "people": 1871,
+            "rows": {
+                name: [{"events": n, "value": level + n / 100, "low": level, "high": 0.3} for n in (1, 2, 5)]
+                for name, level in (("palate", 0.11), ("popularity", 0.02), ("ease", 0.1))
+            },
+        },
         "seconds": {"fit": 412.0, "score": 1.9},
         "baselines": {"ease": metrics(0.18), "popularity": metrics(0.08)},
         "baseline_lists": {"ease": {"coverage@10": 0.33, "gini@10": 0.7}},
@@ -220,6 +229,22 @@ def test_the_funnel_counts_events_only(page: str) -> None:
 def test_the_borders_of_a_split_by_date_are_named(page: str) -> None:
     assert "validation from 2011-02-01" in page
     assert "test from 2011-02-14" in page
+
+
+def test_the_curve_by_events_seen_names_our_row_and_the_best_others(page: str) -> None:
+    figure = figures.events_seen(judgement())
+    assert "1,871 people" in figure.caption
+    words = "Palate 1 0.120, 2 0.130, 5 0.160; EASE 1 0.110, 2 0.120, 5 0.150; Popularity 1 0.030"
+    assert words in str(figure.svg)
+    assert "NDCG@10 by events seen" in page
+    many = {f"row{n}": [{"events": 1, "value": n / 10, "low": 0, "high": 1}] for n in range(5)}
+    ours = {"palate": [{"events": 1, "value": 0.0, "low": 0, "high": 1}]}
+    crowd = judgement(
+        baselines={name: {} for name in many},
+        events_seen={"metric": "ndcg@10", "people": 5, "rows": ours | many},
+    )
+    drawn = str(figures.events_seen(crowd).svg)
+    assert [name in drawn for name in ("Palate", *many)] == [True, False, False, True, True, True]
 
 
 def test_the_best_pass_is_marked(page: str) -> None:

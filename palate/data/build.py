@@ -12,23 +12,26 @@ from palate.data.catalogue import clean_texts, describe
 from palate.data.clean import clean, matches_any, refuse_if_strict
 from palate.data.leak import check_no_leak
 from palate.data.log import Log, count_codes
+from palate.data.media import Workplace, read_media
 from palate.data.prepared import HELD_OUT, Prepared, ask
 from palate.data.split import split
 from palate.data.survey import survey
 from palate.errors import SettingsError, did_you_mean
-from palate.schema import FIRST_ID, Dataset, Field, Histories, IdMap, IntArray, Note, Schema
+from palate.schema import FIRST_ID, MEDIA, Dataset, Field, Histories, IdMap, IntArray, Media, Note, Schema
 from palate.settings import Settings
 
 
-def build(dataset: Dataset, settings: Settings) -> Prepared:
+def build(dataset: Dataset, settings: Settings, place: Workplace | None = None) -> Prepared:
     """The data set after every rule, split as the settings say, with its report; no leak is left.
 
-    Items are described after the split, so that what only later rows say stays out.
+    Items are described after the split, so that what only later rows say stays out. What they show is
+    decoded into ``place`` (by default memory), unless ``model.content`` is false.
 
     Raises:
         DataError: nothing left after cleaning, nothing to train on, or bad rows with ``data.strict``.
         LeakError: something held out would reach training.
         SettingsError: an unknown target event, or a split that the data cannot have.
+        MissingExtraError: a library that decodes sound or film is not installed.
     """
     cleaned = clean(dataset, settings.data, settings.split)
     log = cleaned.log
@@ -40,8 +43,13 @@ def build(dataset: Dataset, settings: Settings) -> Prepared:
     items, catalogue = _catalogue(log, described, schema.fields)
     if described is not None:
         notes.append(_undescribed(catalogue, schema.fields, len(log.items)))
+    media, seen = _media(dataset, settings, catalogue, place or Workplace())
+    refuse_if_strict(seen, settings.data)
+    notes += seen
     people = IdMap(log.people)
-    prepared = Prepared(dataset.name, schema, people, items, histories, part, catalogue, {}, settings.split)
+    prepared = Prepared(
+        dataset.name, schema, people, items, histories, part, catalogue, {}, settings.split, media
+    )
     with ThreadPoolExecutor() as pool:  # NumPy leaves the other processors free meanwhile
         both = pool.map(lambda held: ask(prepared, held, filter_seen=True, cold_targets=True), HELD_OUT)
         asked = dict(zip(HELD_OUT, both, strict=True))
@@ -115,6 +123,33 @@ def _catalogue(
     reserved = pl.DataFrame({name: [None] * FIRST_ID for name in table.columns}, schema=table.schema)
     names = ["item", *(field.name for field in fields if field.name in table.columns)]
     return IdMap(keys), pl.concat([reserved, table]).select(names)
+
+
+def _media(
+    dataset: Dataset, settings: Settings, catalogue: pl.DataFrame, place: Workplace
+) -> tuple[dict[str, Media], list[Note]]:
+    """By field, what the items show; nothing is opened where nobody would look at it."""
+    media: dict[str, Media] = {}
+    notes: list[Note] = []
+    if not settings.model.content:
+        return media, notes
+    for field in dataset.fields:
+        if field.kind not in MEDIA or field.name not in catalogue.columns:
+            continue
+        if dataset.media_folder is None:
+            notes.append(Note(f"files of '{field.name}'", 0, 0, "not read: no media_folder was given"))
+            continue
+        found = read_media(
+            catalogue[field.name],
+            dataset.media_folder,
+            field.kind,
+            settings.model,
+            name=field.name,
+            place=place,
+        )
+        media[field.name] = found.media
+        notes += found.notes
+    return media, notes
 
 
 def _undescribed(catalogue: pl.DataFrame, fields: tuple[Field, ...], with_events: int) -> Note:

@@ -10,9 +10,8 @@ import polars as pl
 from palate.data import cells, times
 from palate.data.spec import DatasetSpec, FieldSpec, InteractionsSpec, ItemsSpec, RelationSpec
 from palate.data.tables import Table
-from palate.schema import FieldKind, Note
+from palate.schema import MEDIA, FieldKind, Note
 
-MEDIA = (FieldKind.IMAGE, FieldKind.AUDIO, FieldKind.VIDEO)
 _ROW = "row of the source"
 """A name that no column has by chance."""
 
@@ -161,21 +160,29 @@ def _field(table: Table, name: str, field: FieldSpec) -> pl.Expr:
         return cells.entries(table, column, field.separator)
     if field.kind == FieldKind.VECTOR:
         return cells.vector(table, column, field.separator)
+    if field.kind in MEDIA and (field.separator or isinstance(table.schema[column], (pl.List, pl.Array))):
+        return cells.entries(table, column, field.separator)
     return cells.content_text(table, column)
 
 
 def _without_escapes(frame: pl.DataFrame, name: str, table: Table) -> tuple[pl.DataFrame, list[Note]]:
-    paths = frame[name]
-    escaping = pl.Series([path is not None and not cells.inside(path) for path in paths], dtype=pl.Boolean)
-    count = int(escaping.sum())
+    several = isinstance(frame.schema[name], pl.List)
+    paths = frame[name].explode() if several else frame[name]
+    outside = paths.drop_nulls().unique(maintain_order=True)
+    outside = outside.filter(pl.Series([not cells.inside(path) for path in outside], dtype=pl.Boolean))
+    count = int(paths.is_in(outside.implode()).sum())
     if not count:
         return frame, []
     detail = (
         f"{table.name}: {count:,} cells unreadable in field '{name}': absolute paths, or paths that leave "
         "the table's folder; taken as empty"
     )
-    examples = tuple(paths.filter(escaping).head(3).to_list())
-    cleaned = frame.with_columns(pl.when(~escaping).then(pl.col(name)).alias(name))
+    examples = tuple(outside.head(3).to_list())
+    if several:
+        kept = pl.col(name).list.eval(pl.element().filter(~pl.element().is_in(outside.implode())))
+        cleaned = frame.with_columns(pl.when(kept.list.len() > 0).then(kept).alias(name))
+    else:
+        cleaned = frame.with_columns(pl.when(~pl.col(name).is_in(outside.implode())).then(pl.col(name)))
     return cleaned, [Note("unreadable media paths", 0, frame.height, detail, examples)]
 
 

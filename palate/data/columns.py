@@ -10,7 +10,7 @@ import numpy as np
 import polars as pl
 from tokenizers import Tokenizer
 
-from palate.data.text import tokenize, train_tokenizer
+from palate.data.text import borrowed_tokenizer, tokenize, train_tokenizer
 from palate.errors import DataError
 from palate.schema import (
     FIRST_ID,
@@ -22,9 +22,10 @@ from palate.schema import (
     FieldShape,
     FloatArray,
     IntArray,
+    Media,
     Note,
 )
-from palate.settings import TextSettings
+from palate.settings import PRETRAINED, TextSettings
 
 MOST_CATEGORIES = 65_536
 """Categories beyond the most frequent ones read as unknown."""
@@ -40,9 +41,15 @@ class TextColumn:
     name: str
     tokenizer: str  # JSON
     max_tokens: int
+    borrowed: bool = False
+    """The tokenizer is that of a pretrained encoder; its tokens count from 1, so that 0 stays padding."""
 
     @staticmethod
     def fit(name: str, cells: pl.Series, settings: TextSettings) -> TextColumn:
+        if settings.encoder.startswith(PRETRAINED):
+            encoder = settings.encoder.removeprefix(PRETRAINED)
+            tokenizer = borrowed_tokenizer(encoder, settings.max_tokens)
+            return TextColumn(name, tokenizer.to_str(), settings.max_tokens, borrowed=True)
         texts = as_texts(cells).drop_nulls().to_list()
         tokenizer = train_tokenizer(texts, settings.vocabulary)
         return TextColumn(name, tokenizer.to_str(), settings.max_tokens)
@@ -50,11 +57,11 @@ class TextColumn:
     @property
     def shape(self) -> FieldShape:
         size = int(Tokenizer.from_str(self.tokenizer).get_vocab_size())
-        return FieldShape(self.name, FieldKind.TEXT, size)
+        return FieldShape(self.name, FieldKind.TEXT, size + self.borrowed)
 
     def encode(self, cells: pl.Series) -> tuple[EncodedField, Note]:
         texts = as_texts(cells).to_list()
-        tokens = tokenize(Tokenizer.from_str(self.tokenizer), texts, self.max_tokens)
+        tokens = tokenize(Tokenizer.from_str(self.tokenizer), texts, self.max_tokens, borrowed=self.borrowed)
         present = (tokens != 0).any(axis=1)
         return EncodedField(self.shape, tokens, present), _note(self.name, present)
 
@@ -166,6 +173,45 @@ class VectorColumn:
         return EncodedField(self.shape, values, present), note
 
 
+@dataclass(frozen=True)
+class MediaColumn:
+    name: str
+    kind: FieldKind  # image, video or audio
+    row: tuple[int, ...]  # shape of one picture, clip or spectrogram
+
+    @staticmethod
+    def fit(field: Field, media: Media) -> MediaColumn:
+        return MediaColumn(field.name, field.kind, tuple(media.values.shape[1:]))
+
+    @property
+    def shape(self) -> FieldShape:
+        size = self.row[0] if self.kind == FieldKind.AUDIO else self.row[-2]
+        return FieldShape(self.name, self.kind, size)
+
+    def encode(self, rows: int, media: Media | None) -> tuple[EncodedField, Note]:
+        """The media as they are; without any, all of the field is missing.
+
+        Raises:
+            DataError: media of another number of items, or of other sizes than this was fitted to.
+        """
+        if media is None:
+            dtype = np.float16 if self.kind == FieldKind.AUDIO else np.uint8
+            none = np.zeros(0, np.int64)
+            media = Media(np.zeros((0, *self.row), dtype), none, np.zeros(rows + 1, np.int64))
+        if len(media.offsets) != rows + 1:
+            raise DataError(
+                f"Field '{self.name}' has media of {len(media.offsets) - 1} items for a table of {rows}."
+            )
+        if tuple(media.values.shape[1:]) != self.row:
+            raise DataError(
+                f"Media of the field '{self.name}' are {list(media.values.shape[1:])} each, but the encoder "
+                f"was made for {list(self.row)}. Read them with the settings of its model.{self.kind}."
+            )
+        present = np.diff(media.offsets) > 0
+        encoded = EncodedField(self.shape, media.row, present, media.offsets, media.values)
+        return encoded, _note(self.name, present)
+
+
 ColumnEncoder = TextColumn | CategoryColumn | NumberColumn | VectorColumn
 """How one field becomes numbers; holds what was learned from the training rows."""
 
@@ -184,19 +230,22 @@ def fit_column(field: Field, cells: pl.Series, text: TextSettings) -> ColumnEnco
     return None
 
 
-def plain(column: ColumnEncoder) -> dict[str, Any]:
+def plain(column: ColumnEncoder | MediaColumn) -> dict[str, Any]:
     """The column's state for JSON."""
     values = asdict(column)
     return {name: list(value) if isinstance(value, tuple) else value for name, value in values.items()}
 
 
-def restored(state: dict[str, Any]) -> ColumnEncoder:
+def restored(state: dict[str, Any]) -> ColumnEncoder | MediaColumn:
     """The column that ``plain`` was taken of.
 
     Raises:
         DataError: a kind that has no column here.
     """
-    kind = FieldKind(state.pop("kind"))
+    named = state.pop("kind")
+    if named not in list(FieldKind):
+        raise DataError(f"A column of kind '{named}' cannot be encoded here.")
+    kind = FieldKind(named)
     match kind:
         case FieldKind.TEXT:
             return TextColumn(**state)
@@ -206,7 +255,8 @@ def restored(state: dict[str, Any]) -> ColumnEncoder:
             return NumberColumn(**state)
         case FieldKind.VECTOR:
             return VectorColumn(**state)
-    raise DataError(f"A column of kind '{kind}' cannot be encoded here.")
+        case FieldKind.IMAGE | FieldKind.VIDEO | FieldKind.AUDIO:
+            return MediaColumn(state["name"], kind, tuple(state["row"]))
 
 
 def as_texts(cells: pl.Series) -> pl.Series:

@@ -10,7 +10,18 @@ import numpy as np
 import polars as pl
 
 from palate.data.log import count_codes
-from palate.schema import PART_CODES, BoolArray, Histories, IdMap, IntArray, Part, Questions, Schema
+from palate.schema import (
+    PART_CODES,
+    Among,
+    BoolArray,
+    Histories,
+    IdMap,
+    IntArray,
+    Media,
+    Part,
+    Questions,
+    Schema,
+)
 from palate.settings import SplitSettings
 
 TRAIN = PART_CODES[Part.TRAIN]
@@ -36,6 +47,10 @@ class Prepared:
     """The data report: rules, counts, distributions; JSON-able."""
     split: SplitSettings = field(default_factory=SplitSettings)
     """How ``part`` came about."""
+    media: dict[str, Media] = field(default_factory=dict)
+    """By field: pictures, clips and tracks of ``items.size`` items, decoded."""
+    removed: IntArray = field(default_factory=lambda: np.zeros(0, np.int64))
+    """Ids of items that are not recommended any more; their events stay in the histories."""
 
     @cached_property
     def warm(self) -> BoolArray:
@@ -54,6 +69,11 @@ class Prepared:
         pairs = (self.histories.rows()[kept] << 32) | self.histories.item[kept]
         return pl.Series(pairs).n_unique() < len(pairs)
 
+    @property
+    def has_cold_split(self) -> bool:
+        """Whether what is asked for are items that left training entirely."""
+        return self.split.kind == "cold_items"
+
     def training(self) -> Histories:
         """``people.size`` rows with the training events only."""
         return self.histories.keep(self.part == TRAIN)
@@ -62,14 +82,20 @@ class Prepared:
         """``people.size`` rows with everything known now, held-out and unused events too."""
         return self.histories
 
-    def candidates(self, *, cold_targets: bool) -> BoolArray:
+    def candidates(self, *, cold_targets: bool, among: Among = Among.ALL) -> BoolArray:
         """[items.size]: items that may be recommended in evaluation.
 
-        Those with an event in the cleaned data; without ``cold_targets``, with a training event.
+        Those with an event in the cleaned data that are not removed; without ``cold_targets``, with a
+        training event. ``among`` the cold ones: those without a training event, and no others.
         """
-        return self.has_event if cold_targets else self.warm
+        found = self.has_event if cold_targets or among == Among.COLD else self.warm
+        kept = found & ~self.warm if among == Among.COLD else found.copy()
+        kept[self.removed] = False
+        return kept
 
-    def questions(self, part: Part, *, filter_seen: bool, cold_targets: bool) -> Questions:
+    def questions(
+        self, part: Part, *, filter_seen: bool, cold_targets: bool, among: Among = Among.ALL
+    ) -> Questions:
         """For each person with targets in this part: what came before, and which items came.
 
         A history is everything of earlier parts before the person's first target: for
@@ -78,10 +104,10 @@ class Prepared:
         training events before it; ``cold_users`` for the last target, after all before it.
 
         People without such a history are not asked. With ``filter_seen`` items of the history are
-        no targets, without ``cold_targets`` items without a training event are none; who has no
-        target left is not asked.
+        no targets, and neither are items that are no candidates (by ``cold_targets`` and ``among``);
+        who has no target left is not asked.
         """
-        return ask(self, part, filter_seen=filter_seen, cold_targets=cold_targets).questions
+        return ask(self, part, filter_seen=filter_seen, cold_targets=cold_targets, among=among).questions
 
 
 @dataclass(frozen=True)
@@ -91,10 +117,12 @@ class Asked:
     questions: Questions
     without_history: int
     without_target: int
-    """All of their targets were seen before or cold."""
+    """All of their targets were seen before, or no candidates."""
 
 
-def ask(prepared: Prepared, part: Part, *, filter_seen: bool, cold_targets: bool) -> Asked:
+def ask(
+    prepared: Prepared, part: Part, *, filter_seen: bool, cold_targets: bool, among: Among = Among.ALL
+) -> Asked:
     """The questions of ``Prepared.questions`` with a count of the people left out."""
     offsets = np.asarray(prepared.histories.offsets)
     places = _target_places(prepared, part)
@@ -108,9 +136,8 @@ def ask(prepared: Prepared, part: Part, *, filter_seen: bool, cold_targets: bool
     histories = _histories_before(prepared, part, people, places[starts])
     question = np.repeat(np.arange(len(people)), stops - starts)
     item = np.asarray(prepared.histories.item)[places]
-    wanted = _first_of_each_pair(question, item)
-    if not cold_targets:
-        wanted &= prepared.warm[item]
+    candidates = prepared.candidates(cold_targets=cold_targets, among=among)
+    wanted = _first_of_each_pair(question, item) & candidates[item]
     if filter_seen:
         wanted &= ~_seen(question, item, histories)
     question, item, places = question[wanted], item[wanted], places[wanted]

@@ -92,12 +92,14 @@ def dataset_from_frames(
     time_unit: TimeUnit = "auto",
     day_first: bool | None = None,
     settings: Mapping[str, Any] | None = None,
+    media_folder: str | Path | None = None,
     name: str = "data",
 ) -> Dataset:
     """The data set in pandas or Polars frames.
 
     ``fields`` maps a field's name to its kind, or to its column and kind; without ``items`` they
-    are columns of the interactions.
+    are columns of the interactions. Paths of pictures, clips and tracks begin at ``media_folder``;
+    without it these fields are not read.
 
     Raises:
         SettingsError: an impossible value.
@@ -130,6 +132,8 @@ def dataset_from_frames(
     Settings.build(spec.settings)
     main = _frame_table("interactions", interactions)
     described = main if items is None else _frame_table("items", items)
+    described = replace(described, folder=Path(media_folder) if media_folder is not None else None)
+    main = described if items is None else main
     tables = Tables(
         main,
         described if spec.items is not None else None,
@@ -214,4 +218,12 @@ def _with_read(
         read_relation(relation, table, integer)
         for relation, table in zip(spec.relations, tables.relations, strict=True)
     )
-    return replace(dataset, items=items, users=users, fields=fields, relations=relations, notes=tuple(notes))
+    return replace(
+        dataset,
+        items=items,
+        users=users,
+        fields=fields,
+        relations=relations,
+        notes=tuple(notes),
+        media_folder=tables.items.folder if tables.items is not None else None,
+    )

@@ -66,7 +66,8 @@ class FieldSpec(Frozen):
     column: str | None = None
     """The column; by default, the one of the field's own name."""
     separator: str | None = Field(default=None, min_length=1)
-    """Between the entries of a text that lists categories or numbers; by default, found out."""
+    """Between the entries of a text that lists categories or numbers (by default, found out), or paths of
+    pictures, clips or tracks (by default, a text is one path)."""
 
 
 class InteractionsSpec(TableSpec):

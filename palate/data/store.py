@@ -2,7 +2,9 @@
 
 A folder of prepared data holds ``manifest.json`` (versions, schema, checksums),
 ``columns.safetensors`` (the flat histories and parts; memory-mapped when loaded),
-``people.parquet``, ``items.parquet`` and ``report.json``.
+``people.parquet``, ``items.parquet`` and ``report.json``; and for each field of pictures, clips or
+tracks ``media/FIELD.npy`` (decoded values, memory-mapped when loaded) and ``media/FIELD.safetensors``
+(which item shows which of them, and the digest by which each is known).
 """
 
 from __future__ import annotations
@@ -12,41 +14,51 @@ import json
 import os
 import shutil
 import uuid
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import polars as pl
 from safetensors import SafetensorError, safe_open
-from safetensors.numpy import save_file
+from safetensors.numpy import load_file, save_file
 
 from palate.data.build import build
+from palate.data.media import Told, Workplace, file_name, known_rows, load_rows, save_rows, shaping, stamp
 from palate.data.prepared import Prepared
 from palate.errors import BundleError
-from palate.schema import FIRST_ID, Dataset, Field, FieldKind, Histories, IdMap, Schema
+from palate.schema import FIRST_ID, MEDIA, Dataset, Field, FieldKind, Histories, IdMap, Media, Schema
 from palate.settings import Settings, SplitSettings
 from palate.version import __version__
 
 __all__ = ["FORMAT_VERSION", "Prepared", "checksums", "load_prepared", "prepare", "save", "sha256_of"]
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 MANIFEST = "manifest.json"
+MEDIA_FOLDER = "media"
 FILES = ("columns.safetensors", "people.parquet", "items.parquet", "report.json")
 
 
-def prepare(dataset: Dataset, settings: Settings, folder: Path | None = None) -> Prepared:
+def prepare(
+    dataset: Dataset, settings: Settings, folder: Path | None = None, told: Told | None = None
+) -> Prepared:
     """The data set cleaned, split and checked for leaks; kept in ``folder`` if one is given.
 
     What the folder holds is reused if it was prepared from the same source (by its non-empty
-    fingerprint) with the same settings of data, split, seed and target events. Otherwise it is
-    replaced as a whole.
+    fingerprint) with the same settings of data, split, seed and target events, and, where media are
+    read, with the same files and sizes. Otherwise it is replaced as a whole; what was decoded before is
+    not decoded again.
+
+    Args:
+        told: is told how the decoding of media goes.
 
     Raises:
         DataError: nothing left after cleaning, nothing to train on, or bad rows with ``data.strict``.
         LeakError: something held out would reach training.
         SettingsError: an unknown target event, or a split that the data cannot have.
         BundleError: ``folder`` holds something else than prepared data.
+        MissingExtraError: a library that decodes sound or film is not installed.
     """
     key = _settings_hash(dataset, settings)
     if folder is not None and dataset.fingerprint and _holds(folder, dataset.fingerprint, key):
@@ -54,15 +66,27 @@ def prepare(dataset: Dataset, settings: Settings, folder: Path | None = None) ->
             return load_prepared(folder)
         except BundleError:
             pass  # damaged: prepared again below
-    prepared = build(dataset, settings)
     if folder is None:
-        return prepared
-    save(prepared, folder, fingerprint=dataset.fingerprint, settings_hash=key)
+        return build(dataset, settings, Workplace(told=told))
+    with _replacing(folder) as writing:
+        prepared = build(dataset, settings, Workplace(writing / MEDIA_FOLDER, _known(folder), told))
+        _write(prepared, writing, dataset.fingerprint, key)
     return load_prepared(folder)
 
 
 def save(prepared: Prepared, folder: Path, *, fingerprint: str = "", settings_hash: str = "") -> None:
     """``folder`` holds the prepared data, whole or not at all; what was there before is replaced.
+
+    Raises:
+        BundleError: ``folder`` exists and is not prepared data.
+    """
+    with _replacing(folder) as writing:
+        _write(prepared, writing, fingerprint, settings_hash)
+
+
+@contextmanager
+def _replacing(folder: Path) -> Iterator[Path]:
+    """An empty folder that takes the place of ``folder`` as a whole once all is written into it.
 
     Raises:
         BundleError: ``folder`` exists and is not prepared data.
@@ -78,7 +102,7 @@ def save(prepared: Prepared, folder: Path, *, fingerprint: str = "", settings_ha
     writing = folder.with_name(f".{folder.name}.{mark}.writing")
     try:
         writing.mkdir()
-        _write(prepared, writing, fingerprint, settings_hash)
+        yield writing
         replaced = folder.with_name(f".{folder.name}.{mark}.replaced")
         if folder.exists():
             folder.rename(replaced)
@@ -93,10 +117,13 @@ def _write(prepared: Prepared, folder: Path, fingerprint: str, settings_hash: st
     of = prepared.histories
     columns = {"offsets": of.offsets, "item": of.item, "event": of.event, "time": of.time}
     columns["part"] = prepared.part
+    if len(prepared.removed):
+        columns["removed"] = prepared.removed
     save_file({name: np.ascontiguousarray(column) for name, column in columns.items()}, folder / FILES[0])
     prepared.people.series.to_frame().write_parquet(folder / "people.parquet")
     prepared.catalogue.slice(FIRST_ID).write_parquet(folder / "items.parquet")
     (folder / "report.json").write_text(json.dumps(prepared.report, ensure_ascii=False), encoding="utf-8")
+    files = [*FILES, *_write_media(prepared.media, folder)]
     schema = prepared.schema
     manifest = {
         "format_version": FORMAT_VERSION,
@@ -112,12 +139,56 @@ def _write(prepared: Prepared, folder: Path, fingerprint: str, settings_hash: st
             "has_time": schema.has_time,
         },
         "split": prepared.split.model_dump(mode="json"),
-        "files": checksums(folder, FILES),
+        "media": list(prepared.media),
+        "files": checksums(folder, files),
     }
     (folder / MANIFEST).write_text(json.dumps(manifest, ensure_ascii=False, indent=1), encoding="utf-8")
-    for name in (*FILES, MANIFEST):
+    for name in (*files, MANIFEST):
         _sync(folder / name)
     _sync(folder)
+
+
+def _write_media(media: Mapping[str, Media], folder: Path) -> list[str]:
+    """The names of the files that hold them; values that are there already are left as they are."""
+    for name, of in media.items():
+        (folder / MEDIA_FOLDER).mkdir(exist_ok=True)
+        values, index = (folder / path for path in _media_files(name))
+        if not values.exists():
+            save_rows(values, of.values)
+        columns = {"row": of.row, "offsets": of.offsets}
+        if of.digest is not None:
+            columns["digest"] = of.digest
+        save_file({key: np.ascontiguousarray(column) for key, column in columns.items()}, index)
+    return [path for name in media for path in _media_files(name)]
+
+
+def _media_files(name: str) -> tuple[str, str]:
+    return f"{MEDIA_FOLDER}/{file_name(name)}.npy", f"{MEDIA_FOLDER}/{file_name(name)}.safetensors"
+
+
+def _read_media(folder: Path, name: str) -> Media:
+    """The media of one field, the values mapped to their file.
+
+    Raises:
+        ValueError: the index does not fit the values.
+    """
+    values, index = (folder / path for path in _media_files(name))
+    media = Media(load_rows(values), **load_file(index))
+    if media.offsets[-1] != len(media.row) or (len(media.row) and media.row.max() >= len(media.values)):
+        raise ValueError(f"the index of '{name}' does not fit its values")
+    return media
+
+
+def _known(folder: Path) -> dict[bytes, tuple[np.ndarray, int]]:
+    """By digest, what the prepared data in ``folder``, if any are there whole, have decoded."""
+    try:
+        manifest = _manifest(folder)
+        if not manifest.get("media"):
+            return {}
+        _verify(folder, manifest)
+        return known_rows([_read_media(folder, name) for name in manifest["media"]])
+    except (BundleError, KeyError, TypeError, ValueError, SafetensorError):
+        return {}
 
 
 def load_prepared(folder: Path) -> Prepared:
@@ -152,7 +223,8 @@ def _manifest(folder: Path) -> dict[str, Any]:
 
 
 def _verify(folder: Path, manifest: dict[str, Any]) -> None:
-    for name in FILES:
+    media = [path for name in manifest.get("media", ()) for path in _media_files(name)]
+    for name in (*FILES, *media):
         path, expected = folder / name, manifest.get("files", {}).get(name, {})
         if not path.is_file():
             raise _broken(folder, f"{name} is missing")
@@ -174,7 +246,7 @@ def _read(folder: Path, manifest: dict[str, Any]) -> Prepared:
     # Tensors of PyTorch stay mapped to the file; the NumPy door would copy them into memory.
     with safe_open(folder / "columns.safetensors", framework="pt") as file:
         columns = {name: file.get_tensor(name).numpy() for name in file.keys()}  # noqa: SIM118
-    part = columns.pop("part")
+    part, removed = columns.pop("part"), columns.pop("removed", np.zeros(0, np.int64))
     written = manifest["schema"]
     schema = Schema(
         fields=tuple(Field(field["name"], FieldKind(field["kind"])) for field in written["fields"]),
@@ -195,6 +267,8 @@ def _read(folder: Path, manifest: dict[str, Any]) -> Prepared:
         catalogue=pl.concat([reserved, items]),
         report=json.loads((folder / "report.json").read_text(encoding="utf-8")),
         split=SplitSettings.model_validate(manifest["split"]),
+        media={name: _read_media(folder, name) for name in manifest.get("media", ())},
+        removed=removed,
     )
 
 
@@ -210,7 +284,7 @@ def _holds(folder: Path, fingerprint: str, settings_hash: str) -> bool:
 def _settings_hash(dataset: Dataset, settings: Settings) -> str:
     """A digest of everything besides the source's content that preparing depends on."""
     targets = settings.train.target_events
-    tree = {
+    tree: dict[str, Any] = {
         "data": settings.data.model_dump(mode="json"),
         "split": settings.split.model_dump(mode="json"),
         "seed": settings.seed,
@@ -222,6 +296,11 @@ def _settings_hash(dataset: Dataset, settings: Settings) -> str:
         "exclude_items": dataset.exclude_items,
         "require_positive": dataset.require_positive,
     }
+    media = [field for field in dataset.fields if field.kind in MEDIA]
+    if media and settings.model.content:
+        tree["media"] = [shaping(field.kind, settings.model) for field in media]
+        if dataset.fingerprint and dataset.items is not None and dataset.media_folder is not None:
+            tree["files"] = stamp(dataset.items, [field.name for field in media], dataset.media_folder)
     return hashlib.sha256(json.dumps(tree, sort_keys=True).encode()).hexdigest()
 
 

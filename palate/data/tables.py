@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
@@ -36,6 +36,8 @@ class Table:
     untyped: bool = False
     """CSV and TSV: every cell is text, whatever it means."""
     notes: tuple[Note, ...] = ()
+    folder: Path | None = None
+    """Where paths in its cells begin; None for frames."""
 
     @property
     def schema(self) -> pl.Schema:
@@ -61,7 +63,7 @@ def open_table(spec: TableSpec, base: Path) -> Table:
             columns differ, a database that does not answer (without showing its password).
     """
     if spec.is_url:
-        table = _query(spec, base)
+        table = replace(_query(spec, base), folder=base)
     else:
         tables = [_open_file(base / path, spec) for path in spec.table]
         table = tables[0] if len(tables) == 1 else _joined(tables)
@@ -112,7 +114,7 @@ def _open_file(path: Path, spec: TableSpec) -> Table:
         frame, notes = _scan(path, suffix, spec)
     except (PolarsError, OSError, EOFError) as error:
         raise DataError(f"{path} cannot be read as {suffix[1:]}: {_first_line(error)}") from None
-    return Table(path.name, frame, suffix in (".csv", ".tsv"), tuple(notes))
+    return Table(path.name, frame, suffix in (".csv", ".tsv"), tuple(notes), path.parent)
 
 
 def _scan(path: Path, suffix: str, spec: TableSpec) -> tuple[pl.LazyFrame, list[Note]]:
@@ -144,7 +146,7 @@ def _joined(tables: list[Table]) -> Table:
         raise DataError(f"{first.name} and its further files do not fit: {_first_line(error)}") from None
     notes = tuple(note for table in tables for note in table.notes)
     untyped = all(table.untyped for table in tables)
-    return Table(f"{first.name} and {len(tables) - 1} more", frame, untyped, notes)
+    return Table(f"{first.name} and {len(tables) - 1} more", frame, untyped, notes, first.folder)
 
 
 def _first_line(error: BaseException) -> str:

@@ -11,11 +11,14 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Sequence
+from pathlib import Path
 
 import numpy as np
 from tokenizers import Regex, Tokenizer, models, normalizers, pre_tokenizers, trainers
 
+from palate.errors import SettingsError
 from palate.schema import IntArray
+from palate.settings import PRETRAINED
 
 RESERVED = ["<pad>", "<unk>", *(f"<0x{byte:02X}>" for byte in range(256))]
 """Tokens 0, 1 and the 256 bytes, which every vocabulary has."""
@@ -65,17 +68,42 @@ def _alphabet_size(tokenizer: Tokenizer, texts: Sequence[str], vocabulary: int) 
     return size
 
 
-def tokenize(tokenizer: Tokenizer, texts: Sequence[str | None], max_tokens: int) -> IntArray:
+def borrowed_tokenizer(name: str, max_tokens: int) -> Tokenizer:
+    """The tokenizer of a pretrained encoder, from the local folder or by the name on the hub; it cuts texts
+    after ``max_tokens`` tokens, those that mark beginning and end included.
+
+    Raises:
+        SettingsError: it cannot be had.
+    """
+    path = Path(name) / "tokenizer.json"
+    try:
+        tokenizer = Tokenizer.from_file(str(path)) if Path(name).is_dir() else Tokenizer.from_pretrained(name)
+    except Exception as error:  # the library raises nothing more special
+        raise SettingsError(
+            f"The tokenizer of '{PRETRAINED}{name}' cannot be loaded: {error}. Wanted a folder with "
+            "tokenizer.json, or a name on the hub."
+        ) from None
+    tokenizer.no_padding()
+    tokenizer.enable_truncation(max_tokens)
+    return tokenizer
+
+
+def tokenize(
+    tokenizer: Tokenizer, texts: Sequence[str | None], max_tokens: int, *, borrowed: bool = False
+) -> IntArray:
     """The first ``max_tokens`` tokens of each text, int32 [texts, max_tokens], padded with 0 behind.
 
-    A missing text is an empty one: all 0.
+    A missing text is an empty one: all 0. Of a ``borrowed`` tokenizer tokens are taken plus one, and marks of
+    beginning and end come with them.
     """
     tokens = np.zeros((len(texts), max_tokens), dtype=np.int32)
     for start in range(0, len(texts), ENCODE_ROWS):
         part = [
             (text or "")[: CHARACTERS_PER_TOKEN * max_tokens] for text in texts[start : start + ENCODE_ROWS]
         ]
-        for row, encoding in enumerate(tokenizer.encode_batch(part, add_special_tokens=False), start):
-            ids = encoding.ids[:max_tokens]
-            tokens[row, : len(ids)] = ids
+        encodings = tokenizer.encode_batch(part, add_special_tokens=borrowed)
+        for row, (text, encoding) in enumerate(zip(part, encodings, strict=True), start):
+            if text:
+                ids = np.array(encoding.ids[:max_tokens], dtype=np.int32)
+                tokens[row, : len(ids)] = ids + borrowed
     return tokens

@@ -9,17 +9,19 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 import numpy as np
 
 from palate.data.prepared import Prepared
 from palate.evaluate.evidence import CannotFitError, Evidence, FromEvidence
 from palate.evaluate.linear import Als, Ease
-from palate.evaluate.neighbours import ContentKnn, ItemKnn
-from palate.evaluate.popular import BoughtBefore, Popularity, RecentPopularity
+from palate.evaluate.neighbours import ContentKnn, ItemKnn, NeighbourPopularity
+from palate.evaluate.newcomers import by_events_seen, newcomers
+from palate.evaluate.popular import BoughtBefore, Popularity, Random, RecentPopularity
 from palate.evaluate.protocol import Evaluation, Skipped, evaluate, mean_metric
 from palate.evaluate.vectors import item_vectors
-from palate.schema import Part, Questions
+from palate.schema import Among, Part, Questions
 from palate.settings import EvaluateSettings
 
 LARGEST_GRID = 8_000
@@ -31,6 +33,7 @@ CHOOSING_METRIC = "ndcg@10"
 def candidates(name: str, items: int, seed: int) -> Sequence[FromEvidence]:
     """The settings of a baseline that are tried on validation data; the first where there is none."""
     grid: dict[str, Callable[[], Sequence[FromEvidence]]] = {
+        "random": lambda: [Random(seed)],
         "popularity": lambda: [Popularity()],
         "recent_popularity": lambda: [RecentPopularity(share) for share in (0.05, 0.01, 0.2)],
         "bought_before": lambda: [BoughtBefore(events) for events in (20.0, 2.0, 200.0)],
@@ -44,8 +47,17 @@ def candidates(name: str, items: int, seed: int) -> Sequence[FromEvidence]:
         ],
         "content_knn": lambda: [ContentKnn()],
         "recent_content_knn": lambda: [ContentKnn(latest) for latest in (5, 2, 1)],
+        "neighbour_popularity": lambda: [NeighbourPopularity(neighbours) for neighbours in (10, 3, 30)],
     }
     return grid[name]()
+
+
+def rows_beside(prepared: Prepared, settings: EvaluateSettings, among: Among) -> tuple[str, ...]:
+    """Names of the rows that are judged: where only cold items are ranked, those that can tell them apart."""
+    if among == Among.COLD:
+        return settings.cold_baselines
+    usual = (*settings.baselines, *settings.references)
+    return tuple(dict.fromkeys((*usual, *(settings.cold_baselines if prepared.has_cold_split else ()))))
 
 
 def fit_baselines(
@@ -54,8 +66,9 @@ def fit_baselines(
     seed: int = 0,
     progress: Callable[[str], None] | None = None,
     part: Part = Part.TEST,
+    among: Among = Among.ALL,
 ) -> list[Evaluation | Skipped]:
-    """Every row of ``settings.baselines`` and ``references``, chosen on validation, judged on ``part``.
+    """Every row of ``rows_beside``, chosen on validation, judged on ``part``.
 
     Of each baseline's ``candidates`` the one with the best ndcg@10 over at most 2,000 validation questions
     is judged. What does not suit the data becomes a ``Skipped`` row with the reason. ``progress`` is
@@ -65,52 +78,51 @@ def fit_baselines(
         DataError: the part has no questions.
     """
     ask = {"filter_seen": settings.filter_seen, "cold_targets": settings.cold_targets}
-    questions = prepared.questions(part, **ask)
-    validation = _spread(prepared.questions(Part.VALIDATION, **ask), CHOOSING_PEOPLE)
+    questions = prepared.questions(part, **ask, among=among)
+    validation = prepared.questions(Part.VALIDATION, **ask, among=among).spread(CHOOSING_PEOPLE)
+    few = newcomers(questions) if among == Among.ALL else None
     evidence = Evidence(prepared)
     vectors = evidence.content if evidence.content is not None else item_vectors(prepared)
     rows: list[Evaluation | Skipped] = []
-    for name in (*settings.baselines, *settings.references):
+    for name in rows_beside(prepared, settings, among):
         if progress is not None:
             progress(name)
         started = time.perf_counter()
         try:
-            chosen = _choose(candidates(name, len(prepared.items), seed), evidence, validation, settings)
+            tried = candidates(name, len(prepared.items), seed)
+            chosen = _choose(tried, evidence, validation, settings, among)
         except CannotFitError as error:
             rows.append(Skipped(name, str(error)))
             continue
-        rows.append(
-            evaluate(
-                chosen,
-                prepared,
-                questions,
-                settings=settings,
-                seed=seed,
-                fit_seconds=time.perf_counter() - started,
-                description=chosen.description,
-                item_vectors=vectors,
-            )
+        row = evaluate(
+            chosen,
+            prepared,
+            questions,
+            settings=settings,
+            among=among,
+            seed=seed,
+            fit_seconds=time.perf_counter() - started,
+            description=chosen.description,
+            item_vectors=vectors,
         )
+        rows.append(replace(row, events_seen=by_events_seen(chosen, prepared, few, settings, seed)))
     return rows
 
 
 def _choose(
-    tried: Sequence[FromEvidence], evidence: Evidence, validation: Questions, settings: EvaluateSettings
+    tried: Sequence[FromEvidence],
+    evidence: Evidence,
+    validation: Questions,
+    settings: EvaluateSettings,
+    among: Among,
 ) -> FromEvidence:
     if len(tried) == 1 or not len(validation):
         return tried[0].learn(evidence)
     best, best_value = tried[0], -np.inf
     for baseline in tried:
         value = mean_metric(
-            baseline.learn(evidence), evidence.prepared, validation, CHOOSING_METRIC, settings
+            baseline.learn(evidence), evidence.prepared, validation, CHOOSING_METRIC, settings, among
         )
         if value > best_value:
             best, best_value = baseline, value
     return best
-
-
-def _spread(questions: Questions, size: int) -> Questions:
-    """At most ``size`` of the questions, evenly spaced."""
-    if len(questions) <= size:
-        return questions
-    return questions.select(np.linspace(0, len(questions) - 1, size).astype(np.int64))

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 from markupsafe import Markup
 from matplotlib.axes import Axes
+from matplotlib.patches import Rectangle
 from matplotlib.ticker import MaxNLocator
 
 from palate.evaluate.svg import ACCENT, BAR, INK, LINE, MUTED, PAGE, WIDTH, figure_with_axes, style, svg
@@ -21,6 +22,7 @@ from palate.evaluate.wording import count, decimals, number
 
 LONGEST_NAME = 30
 """Letters of a name beside a plot."""
+DASHES = ("-", (0, (5, 2)), (0, (1, 2)), (0, (5, 2, 1, 2)))
 
 
 @dataclass(frozen=True)
@@ -100,6 +102,56 @@ def line_chart(title: str, values: Sequence[float | None], best: int | None, lab
         return svg(figure, words)
 
 
+@dataclass(frozen=True)
+class Curve:
+    """A named line of values, one for each place of a shared axis."""
+
+    name: str
+    values: Sequence[float]
+    ours: bool = False
+
+
+def curve_chart(title: str, places: Sequence[str], curves: Sequence[Curve], label: str) -> Markup:
+    """Several lines over named places from zero up; each is named at its end, ours in the accent colour."""
+    digits = decimals(value for curve in curves for value in curve.values)
+    ends = _apart([curve.values[-1] for curve in curves], 0.085)
+    top = 1.08 * max([*(value for curve in curves for value in curve.values), *ends, 1e-9])
+    with style():
+        right = _room(curve.name for curve in curves)
+        figure, axes = figure_with_axes(240, left=48, right=right, bottom=42)
+        for number_of, (curve, end) in enumerate(zip(curves, ends, strict=True)):
+            colour = ACCENT if curve.ours else INK
+            dashes = "-" if curve.ours else DASHES[number_of % len(DASHES)]
+            xs = range(len(curve.values))
+            axes.plot(xs, curve.values, color=colour, linewidth=2.4 if curve.ours else 1.4, linestyle=dashes)
+            axes.plot(xs, curve.values, "o", color=colour, markersize=5 if curve.ours else 3)
+            axes.annotate(
+                curve.name, (len(curve.values) - 1, end), (8, 0), textcoords="offset points", color=colour,
+                va="center", fontweight="bold" if curve.ours else "normal", annotation_clip=False,
+            )  # fmt: skip
+        axes.set_xticks(range(len(places)), places)
+        axes.set_xlim(-0.2, len(places) - 0.9)
+        axes.set_ylim(0, top)
+        axes.set_xlabel(label, color=MUTED)
+        _value_ticks(axes.yaxis, axes, "y")
+        words = "; ".join(
+            f"{curve.name} "
+            + ", ".join(f"{place} {number(y, digits)}" for place, y in zip(places, curve.values, strict=True))
+            for curve in curves
+        )
+        return svg(figure, f"{title} by {label}: {words}")
+
+
+def _apart(heights: Sequence[float], share: float) -> list[float]:
+    """The heights moved upwards as little as leaves this share of the highest between any two."""
+    least = share * max([*heights, 1e-9])
+    moved, floor = list(heights), -math.inf
+    for place in sorted(range(len(heights)), key=lambda place: heights[place]):
+        moved[place] = max(heights[place], floor)
+        floor = moved[place] + least
+    return moved
+
+
 def column_chart(
     title: str, labels: Sequence[str], counts: Sequence[float], borders: Sequence[tuple[float, str]] = ()
 ) -> Markup:
@@ -173,6 +225,47 @@ def funnel_chart(title: str, steps: Sequence[tuple[str, int]], kept: int) -> Mar
         return svg(
             figure, f"{title}: {count(read)} rows read, {taken or 'nothing taken'}, {count(kept)} kept"
         )
+
+
+def confusion_chart(title: str, names: Sequence[str], shares: Sequence[Sequence[float]]) -> Markup:
+    """Squares whose shade is the share of a row that fell into a column; percentages where there is room."""
+    size, shown = len(names), [name if len(name) <= 18 else f"{name[:17]}…" for name in names]
+    with style():
+        side = min(30.0, (WIDTH - _room(shown) - 12) / size)
+        left, top = _room(shown), _room(shown) + 8
+        figure, axes = figure_with_axes(
+            round(top + side * size + 12),
+            left=left,
+            right=round(WIDTH - left - side * size),
+            bottom=12,
+            top=top,
+        )
+        for y, row in enumerate(shares):
+            for x, share in enumerate(row):
+                colour = ACCENT if share > 0 else LINE
+                axes.add_patch(
+                    Rectangle(
+                        (x - 0.46, y - 0.46), 0.92, 0.92, color=colour, alpha=max(0.06, share), linewidth=0
+                    )
+                )
+                if side >= 24 and round(100 * share) > 0:
+                    axes.annotate(
+                        f"{100 * share:.0f}", (x, y), color=PAGE if share > 0.55 else INK,
+                        ha="center", va="center_baseline", fontsize=10,
+                    )  # fmt: skip
+        axes.set_xlim(-0.5, size - 0.5)
+        axes.set_ylim(size - 0.5, -0.5)
+        axes.xaxis.tick_top()
+        font = max(6.0, min(11.0, side - 1))
+        axes.set_xticks(range(size), shown, rotation=90, color=INK, fontsize=font)
+        axes.set_yticks(range(size), shown, color=INK, fontsize=font)
+        axes.tick_params(length=0, pad=4)
+        words = "; ".join(
+            f"of {name}, "
+            + ", ".join(f"{100 * s:.0f}% {other}" for other, s in zip(names, row, strict=True) if s >= 0.005)
+            for name, row in zip(names, shares, strict=True)
+        )
+        return svg(figure, f"{title}: {words}")
 
 
 def _beside(axes: Axes) -> dict[str, Any]:

@@ -9,9 +9,12 @@ from typing import Any
 from markupsafe import Markup
 
 from palate.evaluate.charts import (
+    Curve,
     Measured,
     bar_chart,
     column_chart,
+    confusion_chart,
+    curve_chart,
     dot_plot,
     funnel_chart,
     line_chart,
@@ -19,6 +22,11 @@ from palate.evaluate.charts import (
 )
 from palate.evaluate.results import rivals
 from palate.evaluate.wording import OURS, count, higher_is_better, metric_label, nearest_cutoff, ranker_label
+
+MOST_CLASSES = 20
+"""Classes that a picture of confusions shows: the most frequent."""
+BEST_RIVALS = 3
+"""Other methods in the curve by events seen."""
 
 
 @dataclass(frozen=True)
@@ -51,6 +59,20 @@ def _measured(name: str, found: Mapping[str, float], ours: bool) -> Measured:
     return Measured(name, found["value"], found.get("low"), found.get("high"), ours)
 
 
+def confusions(judgement: Mapping[str, Any]) -> Figure | None:
+    """Which classes were taken for which others."""
+    names = [entry["name"] for entry in judgement.get("classes", [])]
+    if not names:
+        return None
+    shown = names[:MOST_CLASSES]
+    caption = "Of the items with the label of a row, the share in % that was given the label of the column."
+    if len(shown) < len(names):
+        caption += f" The {len(shown)} most frequent of {count(len(names))} labels."
+    shares = [row[: len(shown)] for row in judgement["confusion"][: len(shown)]]
+    title = str(judgement.get("field", ""))
+    return Figure(f"Given, by what they are: {title}", confusion_chart(title, shown, shares), caption)
+
+
 def segment_dots(segments: Sequence[Mapping[str, Any]]) -> list[Figure]:
     """One dot plot for each group of segments, all on the same axis."""
     metric = nearest_cutoff([name for segment in segments for name in segment["means"]], "ndcg")
@@ -77,6 +99,24 @@ def segment_dots(segments: Sequence[Mapping[str, Any]]) -> list[Figure]:
         )
         for group, rows in groups.items()
     ]
+
+
+def events_seen(judgement: Mapping[str, Any]) -> Figure | None:
+    """How good the answers are by how much is known of a person, beside the best other methods."""
+    found = judgement.get("events_seen", {})
+    rows = found.get("rows", {})
+    ours = next((name for name in rows if name not in rivals(judgement)), None)
+    if ours is None:
+        return None
+    others = sorted((name for name in rows if name != ours), key=lambda name: -rows[name][-1]["value"])
+    shown = [ours, *others[:BEST_RIVALS]]
+    curves = [
+        Curve(ranker_label(name), [point["value"] for point in rows[name]], name == ours) for name in shown
+    ]
+    title = f"{metric_label(found['metric'])} by events seen"
+    places = [str(point["events"]) for point in rows[ours]]
+    caption = f"The same {count(found['people'])} people, of whom only the last events are known."
+    return Figure(title, curve_chart(title, places, curves, "events seen of the person"), caption)
 
 
 def training_curves(training: Sequence[Mapping[str, Any]], metric_name: str) -> list[Figure]:

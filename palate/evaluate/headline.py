@@ -51,6 +51,21 @@ def headline(
     return Headline(say.beside(ours, ranker_label(best), others[best], kind), certainty, shares)
 
 
+def class_headline(judgement: Mapping[str, Any]) -> Headline:
+    """What macro F1 says of the classes of items, against the best other way to tell them."""
+    ours = float(judgement["metrics"]["macro_f1"])
+    others = {name: float(row["metrics"]["macro_f1"]) for name, row in judgement.get("baselines", {}).items()}
+    said = f"tells '{judgement.get('field', '')}' of held-out items with a macro F1 of"
+    if not others:
+        return Headline(f"{OURS} {said} {number(ours, 3)}.", "", ())
+    best = max(others, key=lambda name: others[name])
+    if ours > others[best]:
+        answer = f"{OURS} {said} {number(ours, 3)}; {ranker_label(best)}, {number(others[best], 3)}."
+    else:
+        answer = f"{ranker_label(best)} {said} {number(others[best], 3)}; {OURS}, {number(ours, 3)}."
+    return Headline(answer, "", ())
+
+
 @dataclass(frozen=True)
 class _Sentence:
     one_target: bool

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from palate.data.store import Prepared
 from palate.errors import DataError
 from palate.evaluate.baselines import fit_baselines
+from palate.evaluate.newcomers import METRIC, by_events_seen, newcomers
 from palate.evaluate.protocol import Evaluation, Ranker, Skipped, evaluate
 from palate.evaluate.significance import PairedTest, compare
-from palate.schema import Part, QuestionPart
+from palate.schema import Among, Part, QuestionPart
 from palate.settings import EvaluateSettings
 
 TOLD = {
@@ -27,6 +28,7 @@ class Judgement:
     title: str
     split: str
     part: Part
+    among: Among
     filter_seen: bool
     model: Evaluation
     informed: tuple[Evaluation, ...]
@@ -38,6 +40,8 @@ class Judgement:
     skipped: tuple[Skipped, ...]
     comparisons: dict[str, dict[str, PairedTest]]
     """Model minus each baseline, and minus itself when informed, by metric, paired over people."""
+    newcomers: int = 0
+    """How many people the curve by events seen is made of."""
 
     def to_json(self) -> dict[str, Any]:
         """The judgement as plain mappings; every metric is ``{"value", "low", "high"}``."""
@@ -46,12 +50,22 @@ class Judgement:
             "title": self.title,
             "split": self.split,
             "part": str(self.part),
+            "among": str(self.among),
             "filter_seen": self.filter_seen,
             "people": self.model.questions,
             "catalogue": self.model.catalogue,
             "metrics": _metrics(self.model),
             "lists": self.model.lists,
             "segments": self.model.to_json()["segments"],
+            "events_seen": {
+                "metric": METRIC,
+                "people": self.newcomers,
+                "rows": {
+                    row.name: [asdict(point) for point in row.events_seen]
+                    for row in (self.model, *self.baselines)
+                    if row.events_seen
+                },
+            },
             "seconds": _seconds(self.model),
             "informed": {
                 row.name: {
@@ -81,6 +95,7 @@ def judge(
     settings: EvaluateSettings,
     *,
     part: Part = Part.TEST,
+    among: Among = Among.ALL,
     told: Sequence[QuestionPart] = (),
     seed: int = 0,
     fit_seconds: float = 0.0,
@@ -89,13 +104,22 @@ def judge(
 ) -> Judgement:
     """The judgement of a trained ranker on the questions of ``part``, beside the baselines of ``settings``.
 
+    ``among`` the cold items, only those are ranked and asked for, beside ``settings.cold_baselines``.
     For each part of an answer in ``told`` the ranker is judged once more, with questions that say it.
     ``on_start`` is told the name of each row before it is made.
 
     Raises:
         DataError: nobody has a held-out item.
     """
-    questions = prepared.questions(part, filter_seen=settings.filter_seen, cold_targets=settings.cold_targets)
+    questions = prepared.questions(
+        part, filter_seen=settings.filter_seen, cold_targets=settings.cold_targets, among=among
+    )
+    if not len(questions) and among == Among.COLD:
+        raise DataError(
+            f"Nobody took an item without training events in the {part} part of the split "
+            f"'{prepared.split.kind}', so new items cannot be ranked among themselves. Judge among all "
+            "items, or train with split.kind=cold_items."
+        )
     if not len(questions):
         raise DataError(
             f"Nobody can be asked in the {part} part of the split '{prepared.split.kind}': no person has "
@@ -104,7 +128,11 @@ def judge(
         )
     if on_start is not None:
         on_start(ranker.name)
-    model = evaluate(ranker, prepared, questions, settings=settings, seed=seed, fit_seconds=fit_seconds)
+    model = evaluate(
+        ranker, prepared, questions, settings=settings, among=among, seed=seed, fit_seconds=fit_seconds
+    )
+    few = newcomers(questions) if among == Among.ALL else None
+    model = replace(model, events_seen=by_events_seen(ranker, prepared, few, settings, seed))
     informed = []
     for what in told:
         name = f"{ranker.name}_{what}"
@@ -115,17 +143,19 @@ def judge(
             prepared,
             questions.telling(what),
             settings=settings,
+            among=among,
             seed=seed,
             fit_seconds=fit_seconds,
             description=TOLD[what],
         )
         informed.append(replace(found, name=name))
-    rows = fit_baselines(prepared, settings, seed, on_start, part)
+    rows = fit_baselines(prepared, settings, seed, on_start, part, among)
     baselines = tuple(row for row in rows if isinstance(row, Evaluation))
     return Judgement(
-        title=title or f"{part.capitalize()}, {prepared.split.kind.replace('_', ' ')}",
+        title=title or _title(part, prepared.split.kind, among),
         split=prepared.split.kind,
         part=part,
+        among=among,
         filter_seen=settings.filter_seen,
         model=model,
         informed=tuple(informed),
@@ -143,7 +173,13 @@ def judge(
             )
             for row in (*informed, *baselines)
         },
+        newcomers=len(few) if few is not None else 0,
     )
+
+
+def _title(part: Part, split: str, among: Among) -> str:
+    words = f"{part.capitalize()}, {split.replace('_', ' ')}"
+    return words if among == Among.ALL else f"{words}, new items only"
 
 
 def _metrics(evaluation: Evaluation) -> dict[str, dict[str, float]]:

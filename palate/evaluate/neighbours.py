@@ -1,4 +1,4 @@
-"""Baselines of likeness: items met by the same people, items of like content."""
+"""Baselines of likeness: items met by the same people, items of like content, popularity of the like."""
 
 from __future__ import annotations
 
@@ -19,6 +19,9 @@ from palate.evaluate.evidence import (
 )
 from palate.evaluate.vectors import history_matrix
 from palate.schema import Questions
+
+COLD_BLOCK = 4096
+"""Items without training events whose neighbours are found at a time."""
 
 
 @dataclass
@@ -63,7 +66,7 @@ class ItemKnn(FromEvidence):
 class ContentKnn(FromEvidence):
     """By the likeness of content: cosine of TF-IDF, summed over the ``latest`` items of the history.
 
-    The only baseline here that can rank an item nobody has met.
+    The only personal baseline here that can rank an item nobody has met.
     """
 
     latest: int | None = None
@@ -91,6 +94,39 @@ class ContentKnn(FromEvidence):
         else:
             scores = product(history, self.similarity)
         return popular_where_silent(scores, sp.csr_array(history @ self.content), self.popularity)
+
+
+@dataclass
+class NeighbourPopularity(FromEvidence):
+    """By popularity; that of an item without training events is the mean of its nearest neighbours'.
+
+    The neighbours are the ``neighbours`` nearest items with training events by cosine of TF-IDF (more
+    where the last are equal), weighted by it; an item that resembles none has popularity 0.
+    """
+
+    neighbours: int = 10
+    name = "neighbour_popularity"
+
+    @property
+    def description(self) -> str:
+        return f"TF-IDF, {self.neighbours} neighbours"
+
+    def learn(self, evidence: Evidence) -> Self:
+        if evidence.content is None:
+            raise CannotFitError("the items have no content that can be read as words.")
+        warm, cold = np.flatnonzero(evidence.warm), np.flatnonzero(~evidence.warm)
+        content = evidence.content
+        self.popularity = evidence.popularity.copy()
+        for start in range(0, len(cold), COLD_BLOCK):
+            block = cold[start : start + COLD_BLOCK]
+            nearest = _nearest(sp.csr_array(content[block] @ content[warm].T), self.neighbours)
+            weights = np.asarray(nearest.sum(axis=1)).ravel()
+            means = (nearest @ evidence.popularity[warm]) / np.maximum(weights, 1e-12)
+            self.popularity[block] = means.astype(np.float32)
+        return self
+
+    def score(self, questions: Questions) -> Scores:
+        return np.tile(self.popularity, (len(questions), 1))
 
 
 def _latest(latest: int | None) -> str:

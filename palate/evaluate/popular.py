@@ -1,14 +1,36 @@
-"""Baselines that count: popularity, recent popularity, and what the person met before."""
+"""Chance, and baselines that count: popularity, recent popularity, and what the person met before."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from itertools import pairwise
 from typing import Self
 
 import numpy as np
 
 from palate.evaluate.evidence import Evidence, FromEvidence, Scores, events_after
 from palate.schema import Questions
+
+
+@dataclass
+class Random(FromEvidence):
+    """In an order drawn anew for each history, by the seed and the items of the history."""
+
+    seed: int = 0
+    name = "random"
+    description: str = field(default="", init=False)
+
+    def learn(self, evidence: Evidence) -> Self:
+        self.items = evidence.prepared.items.size
+        return self
+
+    def score(self, questions: Questions) -> Scores:
+        scores = np.empty((len(questions), self.items), np.float32)
+        offsets, item = questions.histories.offsets, questions.histories.item
+        for row, (start, stop) in enumerate(pairwise(offsets)):
+            generator = np.random.default_rng([self.seed, *item[start:stop].tolist()])
+            generator.random(dtype=np.float32, out=scores[row])
+        return scores
 
 
 @dataclass

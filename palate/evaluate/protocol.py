@@ -23,7 +23,7 @@ from palate.errors import DataError
 from palate.evaluate import metrics, vectors
 from palate.evaluate.segments import Segment, segments, summary
 from palate.evaluate.ties import tied_ranks, top_k
-from palate.schema import BoolArray, FloatArray, IntArray, Questions
+from palate.schema import Among, BoolArray, FloatArray, IntArray, Questions
 from palate.settings import EvaluateSettings
 
 CHUNK_FLOATS = 4_000_000
@@ -77,6 +77,16 @@ class Skipped:
 
 
 @dataclass(frozen=True)
+class EventsSeen:
+    """How a ranker did for people of whom only the last ``events`` events before the question are known."""
+
+    events: int
+    value: float
+    low: float
+    high: float
+
+
+@dataclass(frozen=True)
 class Evaluation:
     """How a ranker did."""
 
@@ -99,6 +109,8 @@ class Evaluation:
     per_question: dict[str, FloatArray] = field(repr=False)
     """Every metric's value for each question, float64 [Q]: what paired tests compare."""
     ranking: Ranking = field(repr=False)
+    events_seen: tuple[EventsSeen, ...] = ()
+    """``newcomers.METRIC`` by how much is known of the same people; empty where it was not asked."""
 
     @property
     def top(self) -> npt.NDArray[np.int32]:
@@ -109,6 +121,7 @@ class Evaluation:
         """Everything but the arrays, as plain numbers, lists and mappings."""
         kept = {name: getattr(self, name) for name in self.__dataclass_fields__}
         del kept["per_question"], kept["ranking"]
+        kept["events_seen"] = [asdict(point) for point in self.events_seen]
         intervals = {name: list(interval) for name, interval in self.intervals.items()}
         segments = [
             {**asdict(segment), "intervals": {k: list(v) for k, v in segment.intervals.items()}}
@@ -123,12 +136,13 @@ def evaluate(
     questions: Questions,
     *,
     settings: EvaluateSettings,
+    among: Among = Among.ALL,
     seed: int = 0,
     fit_seconds: float = 0.0,
     description: str = "",
     item_vectors: sp.csr_array | None = None,
 ) -> Evaluation:
-    """The judgement of a fitted ranker on these questions.
+    """The judgement of a fitted ranker on these questions, which were asked with the same ``among``.
 
     ``item_vectors`` are what diversity is measured with (by default ``vectors.item_vectors(prepared)``;
     pass them when judging several rankers).
@@ -137,7 +151,7 @@ def evaluate(
         DataError: there are no questions, a target cannot be recommended under these settings, or a
             score is not a number.
     """
-    candidates = prepared.candidates(cold_targets=settings.cold_targets)
+    candidates = prepared.candidates(cold_targets=settings.cold_targets, among=among)
     cutoffs = sorted(set(settings.cutoffs))
     ranking = rank(ranker, questions, candidates, filter_seen=settings.filter_seen, k=cutoffs[-1])
     values = metrics.per_question(ranking.ranks, ranking.offsets, cutoffs)
@@ -169,7 +183,12 @@ def evaluate(
 
 
 def mean_metric(
-    ranker: Ranker, prepared: Prepared, questions: Questions, metric: str, settings: EvaluateSettings
+    ranker: Ranker,
+    prepared: Prepared,
+    questions: Questions,
+    metric: str,
+    settings: EvaluateSettings,
+    among: Among = Among.ALL,
 ) -> float:
     """One metric's mean and nothing else, for choosing while training.
 
@@ -178,7 +197,7 @@ def mean_metric(
         DataError: as ``evaluate``; or ``loss`` is asked of a ranker without probabilities.
     """
     wanted = metrics.Metric.parse(metric)
-    candidates = prepared.candidates(cold_targets=settings.cold_targets)
+    candidates = prepared.candidates(cold_targets=settings.cold_targets, among=among)
     ranking = rank(ranker, questions, candidates, filter_seen=settings.filter_seen, k=0)  # no lists
     return float(metrics.of_ranks(wanted, ranking.ranks, ranking.offsets, ranking.loss).mean())
 
@@ -195,7 +214,7 @@ def rank(
         raise DataError("There is nothing to evaluate: no person has a held-out item under these settings.")
     if not candidates[questions.target_items].all():
         raise DataError(
-            "A target lies outside the catalogue; ask for questions with the same `cold_targets`."
+            "A target lies outside the catalogue; ask for questions with the same `cold_targets` and `among`."
         )
     ranks, tops, losses, seconds = [], [], [], 0.0
     for chunk in questions.chunks(max(1, CHUNK_FLOATS // len(candidates))):

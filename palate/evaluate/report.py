@@ -13,11 +13,13 @@ from typing import Any
 
 from jinja2 import Environment, PackageLoader
 
-from palate.evaluate.headline import headline
+from palate.evaluate.headline import class_headline, headline
 from palate.evaluate.results import LEGEND, all_metrics, main_metrics, results
 from palate.evaluate.wording import (
+    CLASS_METRICS,
     METRICS,
     OURS,
+    class_protocol,
     count,
     metric_label,
     metric_of,
@@ -50,6 +52,8 @@ class RunRecord:
     judgements: list[dict[str, Any]] = field(default_factory=list)
     """The first is the main one. ``comparisons`` hold the differences ours − baseline."""
     examples: list[dict[str, Any]] = field(default_factory=list)
+    classes: list[dict[str, Any]] = field(default_factory=list)
+    """Judgements of how items are classified (``palate.evaluate.classes``)."""
 
 
 def write_report(path: Path, record: RunRecord) -> None:
@@ -71,12 +75,19 @@ def render(record: RunRecord) -> str:
     )
     main = record.judgements[0] if record.judgements else {}
     evaluation = record.settings.get("evaluate", {})
+    if record.classes and not record.judgements:
+        answer, protocol = class_headline(record.classes[0]), class_protocol(record.classes[0])
+    else:
+        confidence = evaluation.get("confidence", 0.95)
+        answer = headline(main, record.data.get("target_events", ()), confidence)
+        protocol = protocol_line(main)
     return environment.get_template("report.html.jinja").render(
         record=record,
         data=record.data,
-        headline=headline(main, record.data.get("target_events", ()), evaluation.get("confidence", 0.95)),
-        protocol=protocol_line(main),
+        headline=answer,
+        protocol=protocol,
         judgements=[_judgement(judgement) for judgement in record.judgements],
+        classes=[_classes(judgement) for judgement in record.classes],
         legend=LEGEND,
         ours=OURS,
         training=figures.training_curves(record.training, record.metric_name),
@@ -100,7 +111,40 @@ def _judgement(judgement: Mapping[str, Any]) -> dict[str, Any]:
         "all": results(judgement, all_metrics(judgement)),
         "bars": figures.bars(judgement),
         "segments": figures.segment_dots(judgement.get("segments", [])),
+        "events_seen": figures.events_seen(judgement),
         "skipped": [(ranker_label(name), reason) for name, reason in judgement.get("skipped", {}).items()],
+    }
+
+
+def _classes(judgement: Mapping[str, Any]) -> dict[str, Any]:
+    """The section of one predicted field: every way to tell it, then ours class by class."""
+    from palate.evaluate import figures
+
+    rows = {"palate": judgement, **judgement.get("baselines", {})}
+    return {
+        "field": judgement.get("field", ""),
+        "protocol": class_protocol(judgement),
+        "metrics": list(CLASS_METRICS.values()),
+        "rows": [
+            {
+                "name": ranker_label(name),
+                "ours": name == "palate",
+                "description": row.get("description", ""),
+                "values": [
+                    number(row["metrics"][metric], 3) if metric in row["metrics"] else "–"
+                    for metric in CLASS_METRICS
+                ],
+                "fit": seconds(row.get("seconds")),
+            }
+            for name, row in rows.items()
+        ],
+        "classes": [
+            {**entry, **{name: number(entry[name], 3) for name in ("precision", "recall", "f1")}}
+            for entry in judgement.get("classes", [])
+        ],
+        "unseen": judgement.get("unseen", 0),
+        "skipped": [(ranker_label(name), reason) for name, reason in judgement.get("skipped", {}).items()],
+        "picture": figures.confusions(judgement),
     }
 
 

@@ -10,7 +10,14 @@ from rich.table import Table
 from rich.text import Text
 
 from palate.evaluate.results import LEGEND, Cell, main_metrics, results
-from palate.evaluate.wording import metric_label, protocol_line, ranker_label
+from palate.evaluate.wording import (
+    CLASS_METRICS,
+    class_protocol,
+    metric_label,
+    number,
+    protocol_line,
+    ranker_label,
+)
 
 SHOWN_METRICS = 3
 """What a terminal of 80 columns has room for; the report shows more."""
@@ -41,6 +48,30 @@ def results_table(judgement: Mapping[str, Any]) -> Table:
         if row.description:
             name.append(f"\n{row.description}", style="dim")
         table.add_row(name, *(_cell(cell) for cell in row.cells), row.fit, row.score)
+    return table
+
+
+def classes_table(judgement: Mapping[str, Any]) -> Table:
+    """A row for each way to tell the classes of items, ours first; the foremost metrics fit 80 columns."""
+    left_out = [
+        f"{ranker_label(name)} was left out: {reason}"
+        for name, reason in judgement.get("skipped", {}).items()
+    ]
+    table = Table(
+        title=Text(class_protocol(judgement)),
+        caption=Text("\n".join(left_out)),
+        box=box.SIMPLE_HEAD,
+        title_justify="left",
+        caption_justify="left",
+        padding=(0, 0, 0, 1),
+    )
+    table.add_column("", no_wrap=True)
+    shown = list(CLASS_METRICS)[:4]
+    for metric in shown:
+        table.add_column(CLASS_METRICS[metric], justify="right", no_wrap=True)
+    for name, row in {"palate": judgement, **judgement.get("baselines", {})}.items():
+        cells = (number(row["metrics"][m], 3) if m in row["metrics"] else "–" for m in shown)
+        table.add_row(Text(ranker_label(name), style="bold" if name == "palate" else ""), *cells)
     return table
 
 

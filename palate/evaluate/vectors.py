@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
+
 import numpy as np
 import polars as pl
 import scipy.sparse as sp
@@ -20,8 +22,7 @@ TOKEN = rf"[{_IDEOGRAPHS}]|[^\W{_IDEOGRAPHS}]+"
 def history_matrix(histories: Histories, items: int, latest: int | None = None) -> sp.csr_array:
     """Binary float32 [rows, items]: 1 where the item is among the history's ``latest`` events (None: all)."""
     if latest is not None:
-        from_end = np.repeat(histories.offsets[1:], histories.lengths) - np.arange(len(histories.item))
-        histories = histories.keep(from_end <= latest)
+        histories = histories.latest(latest)
     matrix = sp.csr_array(
         (np.ones(len(histories.item), np.float32), histories.item, histories.offsets),
         shape=(len(histories), items),
@@ -37,15 +38,20 @@ def training_popularity(prepared: Prepared) -> IntArray:
     return np.bincount(prepared.training().item, minlength=prepared.items.size)
 
 
-def content_matrix(prepared: Prepared, max_words: int = 50_000) -> sp.csr_array | None:
+def content_matrix(
+    prepared: Prepared, max_words: int = 50_000, without: Collection[str] = ()
+) -> sp.csr_array | None:
     """TF-IDF rows of unit length over all readable fields, float32 [V, words]; None without content.
 
     Words and pairs of neighbouring words, sub-linear term frequency (1 + ln tf), smoothed inverse
-    document frequency (scikit-learn's definitions). Items without words have a row of zeros.
+    document frequency (scikit-learn's definitions). Items without words have a row of zeros. Fields in
+    ``without`` are not read.
     """
     from sklearn.feature_extraction.text import TfidfVectorizer
 
-    names = [field.name for field in prepared.schema.fields if field.kind in READABLE]
+    names = [
+        field.name for field in prepared.schema.fields if field.kind in READABLE and field.name not in without
+    ]
     if not names:
         return None
     texts = [_as_text(prepared.catalogue[name]) for name in names]

@@ -13,8 +13,10 @@ RANKERS = {
     "palate": OURS,
     "palate_time": f"{OURS}, time told",
     "palate_event": f"{OURS}, type told",
+    "random": "Random",
     "popularity": "Popularity",
     "recent_popularity": "Recent popularity",
+    "neighbour_popularity": "Neighbour popularity",
     "content_knn": "Content k-NN",
     "item_knn": "Item k-NN",
     "ease": "EASE",
@@ -22,6 +24,12 @@ RANKERS = {
     "recent_item_knn": "Recent-item k-NN",
     "recent_content_knn": "Recent-content k-NN",
     "bought_before": "Bought before",
+}
+
+CLASSIFIERS = {
+    "majority": "Most frequent",
+    "logistic_words": "Logistic regression, words",
+    "logistic_colours": "Logistic regression, colours",
 }
 
 SPLITS = {
@@ -62,6 +70,17 @@ METRICS: dict[str, tuple[str, str]] = {
     ),
 }
 
+CLASS_METRICS: dict[str, str] = {
+    "macro_f1": "Macro F1",
+    "micro_f1": "Micro F1",
+    "accuracy": "Accuracy",
+    "loss": "Loss",
+    "macro_precision": "Macro precision",
+    "macro_recall": "Macro recall",
+    "micro_precision": "Micro precision",
+    "micro_recall": "Micro recall",
+}
+
 THINGS = {
     "purchase": "purchases",
     "view": "views",
@@ -85,7 +104,7 @@ def metric_of(text: str) -> tuple[str, int | None]:
 def metric_label(text: str) -> str:
     """``hit_rate@10`` as it is read: Hit rate@10."""
     name, at, cutoff = text.partition("@")
-    return METRICS.get(name, (name, ""))[0] + at + cutoff
+    return METRICS.get(name, (CLASS_METRICS.get(name, name), ""))[0] + at + cutoff
 
 
 def higher_is_better(text: str) -> bool:
@@ -93,7 +112,7 @@ def higher_is_better(text: str) -> bool:
 
 
 def ranker_label(key: str) -> str:
-    return RANKERS.get(key, key)
+    return RANKERS.get(key) or CLASSIFIERS.get(key, key)
 
 
 def decimals(values: Iterable[float]) -> int:
@@ -143,5 +162,23 @@ def protocol_line(judgement: Mapping[str, Any]) -> str:
     if "people" in judgement:
         parts.append(f"{count(judgement['people'])} people")
     if "catalogue" in judgement:
-        parts.append(f"ranked among all {count(judgement['catalogue'])} items")
+        cold = judgement.get("among") == "cold"
+        items = f"the {count(judgement['catalogue'])} new" if cold else f"all {count(judgement['catalogue'])}"
+        parts.append(f"ranked among {items} items")
     return " · ".join(part for part in parts if part)
+
+
+def class_protocol(judgement: Mapping[str, Any]) -> str:
+    """What was predicted of which items, from what, in one line."""
+    items, part = judgement.get("items", {}), str(judgement.get("part", "test"))
+    cold = judgement.get("split") == "cold_items"
+    parts = [
+        f"{judgement.get('field', '')} of held-out items",
+        SPLITS["cold_items"] if cold else "a random tenth of the items held out",
+        f"{count(items.get('train', 0))} items learned from",
+        f"{count(items.get(part, 0))} asked",
+        "from content alone, without ids",
+    ]
+    if judgement.get("threshold") is not None:
+        parts.append(f"labels from a probability of {judgement['threshold']:g} on")
+    return " · ".join(parts)

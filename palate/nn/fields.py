@@ -11,14 +11,19 @@ from typing import Protocol
 import torch
 from torch import nn
 
-from palate.errors import DataError
+from palate.nn.audio import AudioEncoder
+from palate.nn.image import build_image_encoder
+from palate.nn.pretrained import PretrainedText
 from palate.nn.text import EMBEDDING_STD, TextEncoder
+from palate.nn.video import build_video_encoder
 from palate.schema import PADDING, UNKNOWN, EncodedField, FieldKind, FieldShape
-from palate.settings import TextSettings
+from palate.settings import PRETRAINED, ModelSettings
 
 LARGEST_DIM = 32
 """Width of the vectors of categories and numbers, which hold less than a text."""
 CENTRES = 8
+ROWS_AT_A_TIME = 256
+"""Texts in one pass of an encoder that does not learn."""
 
 
 class Encoder(Protocol):
@@ -87,40 +92,58 @@ class VectorEncoder(nn.Module):
         return result
 
 
-def build_field_encoder(shape: FieldShape, width: int, text: TextSettings) -> nn.Module:
-    """An ``Encoder`` for a field of this shape, no wider than the model.
+def build_field_encoder(shape: FieldShape, settings: ModelSettings) -> nn.Module:
+    """An ``Encoder`` for a field of this shape. Media become as wide as their settings say, the rest at most
+    as wide as the model.
 
     Raises:
-        DataError: no encoder for this kind.
+        SettingsError: settings of an encoder that do not fit the field or one another.
+        MissingExtraError: a pretrained encoder without the library for it.
     """
-    dim = min(width, LARGEST_DIM)
+    width, dim = settings.width, min(settings.width, LARGEST_DIM)
+    encoder: nn.Module
     match shape.kind:
         case FieldKind.TEXT:
-            return TextEncoder(shape.size, width, text)
+            encoder = build_text_encoder(shape.size, settings)
         case FieldKind.CATEGORY | FieldKind.CATEGORIES:
-            return CategoryEncoder(shape.size, dim)
+            encoder = CategoryEncoder(shape.size, dim)
         case FieldKind.NUMBER:
-            return NumberEncoder(dim)
+            encoder = NumberEncoder(dim)
         case FieldKind.VECTOR:
-            return VectorEncoder(shape.size, width)
-    raise DataError(f"Field '{shape.name}' is of kind '{shape.kind}', which has no encoder.")
+            encoder = VectorEncoder(shape.size, width)
+        case FieldKind.IMAGE:
+            encoder = build_image_encoder(shape.size, settings.image)
+        case FieldKind.AUDIO:
+            encoder = AudioEncoder(shape.size, settings.audio)
+        case FieldKind.VIDEO:
+            encoder = build_video_encoder(settings.video)
+    return encoder
+
+
+def build_text_encoder(vocabulary: int, settings: ModelSettings) -> nn.Module:
+    """The text encoder that the settings name."""
+    if settings.text.encoder.startswith(PRETRAINED):
+        return PretrainedText(vocabulary, settings.text)
+    return TextEncoder(vocabulary, settings.width, settings.text)
 
 
 class EncodedColumn(nn.Module):
     """One field of every item, and the encoder that reads it: item rows in, vectors out.
 
-    The values are buffers that are not saved with the weights; they come from the catalogue.
+    The values are buffers that are not saved with the weights; they come from the catalogue. Where nothing of
+    the encoder learns, they are its answers, so that it reads every item once.
     """
 
     values: torch.Tensor
     present: torch.Tensor
     offsets: torch.Tensor | None
 
-    def __init__(self, field: EncodedField, width: int, text: TextSettings) -> None:
+    def __init__(self, field: EncodedField, settings: ModelSettings) -> None:
         super().__init__()
         self.shape = field.shape
-        self.encoder = build_field_encoder(field.shape, width, text)
+        self.encoder = build_field_encoder(field.shape, settings)
         self.dim = int(self.encoder.dim)  # type: ignore[arg-type]
+        self.learns = any(parameter.requires_grad for parameter in self.encoder.parameters())
         for name in ("values", "present", "offsets"):
             self.register_buffer(name, None, persistent=False)
         self.set_field(field)
@@ -129,6 +152,10 @@ class EncodedColumn(nn.Module):
         """The column holds these values, of the shape that it was built for, instead."""
         device = next(self.encoder.parameters()).device
         self.values = torch.as_tensor(field.values.copy(), device=device)
+        if not self.learns:
+            with torch.no_grad():
+                parts = [self.encoder(part) for part in torch.split(self.values, ROWS_AT_A_TIME)]
+            self.values = torch.cat(parts)
         self.present = torch.as_tensor(field.present.copy(), device=device).float().unsqueeze(1)
         self.offsets = None if field.offsets is None else torch.as_tensor(field.offsets.copy(), device=device)
 
@@ -144,6 +171,8 @@ class EncodedColumn(nn.Module):
     def forward(self, rows: torch.Tensor | None) -> tuple[torch.Tensor, torch.Tensor]:
         """The vectors [rows, dim] and whether each row has a value, float [rows, 1]; None is all rows."""
         present = self.present if rows is None else self.present[rows]
+        if not self.learns:
+            return self.values if rows is None else self.values[rows], present
         if self.offsets is None:
             return self.encoder(self.values if rows is None else self.values[rows]), present
         if rows is None:

@@ -9,6 +9,8 @@ id vector reads the "unknown" one and is carried by its fields, in the same tabl
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import torch
 from torch import nn
@@ -16,7 +18,8 @@ from torch.nn import functional
 
 from palate.errors import DataError
 from palate.nn.fields import EncodedColumn
-from palate.schema import PADDING, UNKNOWN, BoolArray, Content, FloatArray
+from palate.nn.media import MediaColumn
+from palate.schema import MEDIA, PADDING, UNKNOWN, BoolArray, Content, EncodedField, FloatArray
 from palate.settings import ModelSettings
 
 ID_STD = 0.02
@@ -31,7 +34,7 @@ no gradient; what it changes is the pace, since a step of the optimiser on P_f m
 class FieldProjection(nn.Module):
     """One field's part of the sum: column → unit scale → projection to the model's width → gate."""
 
-    def __init__(self, column: EncodedColumn, width: int, fields: int) -> None:
+    def __init__(self, column: EncodedColumn | MediaColumn, width: int, fields: int) -> None:
         super().__init__()
         self.column = column
         self.name = column.shape.name
@@ -50,14 +53,22 @@ class FieldProjection(nn.Module):
         return result
 
 
+def build_column(field: EncodedField, settings: ModelSettings) -> EncodedColumn | MediaColumn:
+    """The column that holds a field of this kind, and its encoder."""
+    if field.shape.kind in MEDIA:
+        return MediaColumn(field, settings)
+    return EncodedColumn(field, settings)
+
+
 class ItemTower(nn.Module):
     """Vectors of all items, or of some, from their ids and their content.
 
-    Row 0 is the start of a history and row 1 the unknown item. Saved are the weights and which rows
-    have an id vector of their own; the content is given anew.
+    Row 0 is the start of a history and row 1 the unknown item. Saved are the weights, which rows have an
+    id vector of their own, and the vectors of what is seen or heard; other content is given anew. A new
+    tower has encoded no picture yet: ``encode_new_media`` does.
 
     Args:
-        settings: the model's width and its text encoder.
+        settings: the model's width and the encoders of its fields.
         content: of every item; ``Content(rows)`` without fields makes the tower a plain table.
         warm: bool [num_ids], items whose id vector is trained; by default, all. Others read row 1.
         num_ids: rows of the id table, where content has more rows (items added after training).
@@ -80,9 +91,7 @@ class ItemTower(nn.Module):
         if warm is not None:
             self.set_warm(warm)
         self.fields = nn.ModuleList(
-            FieldProjection(
-                EncodedColumn(field, settings.width, settings.text), settings.width, len(content.fields)
-            )
+            FieldProjection(build_column(field, settings), settings.width, len(content.fields))
             for field in content.fields
         )
 
@@ -132,6 +141,52 @@ class ItemTower(nn.Module):
     def projections(self) -> list[FieldProjection]:
         return [part for part in self.fields if isinstance(part, FieldProjection)]
 
+    @property
+    def media(self) -> list[MediaColumn]:
+        """The fields of pictures, clips and tracks."""
+        return [part.column for part in self.projections if isinstance(part.column, MediaColumn)]
+
+    @contextmanager
+    def showing(self, items: torch.Tensor, at_most: int) -> Iterator[None]:
+        """Meanwhile some of these items are read with gradients to the encoders of their media.
+
+        Args:
+            items: int64 ids, with repetition or without.
+            at_most: so many of them that have media are drawn at random.
+        """
+        columns = [column for column in self.media if column.learns]
+        if columns:
+            items = torch.unique(items.to(self.warm.device))
+            items = items[torch.stack([column.pictured[items] for column in columns]).any(dim=0)]
+            drawn = torch.randperm(len(items))[:at_most].sort().values
+            items = items[drawn.to(items.device)]
+        for column in columns:
+            column.show(items)
+        try:
+            yield
+        finally:
+            for column in columns:
+                column.hide()
+
+    def encode_new_media(self) -> None:
+        """Items whose media were not encoded yet have vectors of them; nothing is trained."""
+        for column in self.media:
+            column.encode_new()
+
+    def refresh_media(self) -> None:
+        """The kept vectors of media are what the encoders that learn make of them at this moment."""
+        for column in self.media:
+            if column.learns:
+                column.refresh()
+
+    @property
+    def described(self) -> torch.Tensor:
+        """Items with at least one field that is there to be read, bool [V]."""
+        found = torch.zeros(self.size, dtype=torch.bool, device=self.warm.device)
+        for part in self.projections:
+            found |= part.column.present.view(-1) > 0
+        return found
+
     def _parts(self, content: Content) -> list[FieldProjection]:
         parts = self.projections
         shapes = tuple(part.column.shape for part in parts)
@@ -148,6 +203,13 @@ class ItemTower(nn.Module):
                 learns to carry them; the start of histories is never dropped.
         """
         vectors: torch.Tensor = self.id(self._id_rows(rows, id_drop))
+        for part in self.fields:
+            vectors = vectors + part(rows)
+        return vectors
+
+    def content(self, rows: torch.Tensor | None = None) -> torch.Tensor:
+        """What the fields add without the id [rows, width]; zeros where nothing is known."""
+        vectors = self.id.weight.new_zeros(self.size if rows is None else len(rows), self.id.embedding_dim)
         for part in self.fields:
             vectors = vectors + part(rows)
         return vectors

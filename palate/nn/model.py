@@ -10,12 +10,13 @@ from torch.nn import functional
 
 from palate.nn.again import build_again
 from palate.nn.behaviour import BehaviourEncoder
+from palate.nn.classes import ClassHead
 from palate.nn.dropout import Dropout
 from palate.nn.encoders import build_behaviour
 from palate.nn.item import ID_STD, ItemTower
 from palate.nn.loss import Bonuses
 from palate.nn.question import build_question, next_event
-from palate.schema import GAP_BUCKETS, HOURS, WEEKDAYS, Batch, BoolArray, Content
+from palate.schema import GAP_BUCKETS, HOURS, WEEKDAYS, Batch, BoolArray, Content, FieldShape
 from palate.settings import ModelSettings
 
 EVENT_SCALE = 1 / ID_STD
@@ -50,6 +51,7 @@ class TasteModel(nn.Module):
         num_event_types: int,
         has_time: bool,
         num_target_types: int = 1,
+        classes: tuple[FieldShape, ...] = (),
     ) -> None:
         """A network with fresh weights.
 
@@ -60,6 +62,7 @@ class TasteModel(nn.Module):
             num_event_types: types of event that histories may hold.
             has_time: whether the times of events mean anything.
             num_target_types: types of event that are predicted.
+            classes: fields that are predicted from content, none of which ``content`` may hold.
         """
         super().__init__()
         self.settings = settings
@@ -78,6 +81,11 @@ class TasteModel(nn.Module):
         for embedding in (self.event, self.gap, self.hour, self.weekday):
             if embedding is not None:
                 nn.init.zeros_(embedding.weight)  # they begin silent, beside item vectors of size 0.02
+        self.heads = nn.ModuleList(ClassHead(shape, settings.width, settings.dropout) for shape in classes)
+
+    def class_heads(self) -> list[ClassHead]:
+        """One head per predicted field, in the order given."""
+        return [head for head in self.heads if isinstance(head, ClassHead)]
 
     def forward(self, batch: Batch, rows: torch.Tensor | None = None, id_dropout: float = 0.0) -> Vectors:
         """Vectors of the items and of every position of the batch.

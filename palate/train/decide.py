@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 
 from palate.data.batches import events_per_pass
+from palate.data.labels import with_named_fields
 from palate.data.prepared import Prepared
 from palate.settings import Settings
 
@@ -20,10 +21,18 @@ def scarcity(events: int) -> float:
 
 
 def decided(settings: Settings, prepared: Prepared) -> Settings:
-    """The settings with ``model.again``, ``model.dropout`` and ``train.max_epochs`` as these data want them,
-    where they are open.
+    """The settings with what they leave open: ``model.again``, dropout, the number of passes, the fields
+    that are predicted, and, where nothing is recommended, what chooses the best pass.
+
+    Raises:
+        SettingsError: a task names no field, and there is not just one that it could mean.
     """
+    settings = with_named_fields(settings, prepared.schema.fields)
     model, train, lengths = settings.model, settings.train, prepared.training().lengths
+    if not settings.recommends:
+        passes = train.max_epochs or MOST_PASSES
+        metric = train.validate_metric if "validate_metric" in train.model_fields_set else "macro_f1"
+        train = train.model_copy(update={"max_epochs": passes, "validate_metric": metric})
     if model.again == "auto":
         sampled = len(prepared.items) > train.sampled_above  # the sample leaves out the own past
         again = "ignored" if sampled else "learned" if prepared.has_repeats else "never"

@@ -14,12 +14,13 @@ from lightning_fabric.loggers.tensorboard import TensorBoardLogger
 
 from palate.data.ahead import made_ahead
 from palate.data.batches import events_per_step, plan_epoch, training_batch
+from palate.data.labels import Labels
 from palate.data.store import Prepared
-from palate.errors import TrainingError
+from palate.errors import SettingsError, TrainingError
 from palate.evaluate.metrics import Metric
 from palate.evaluate.network import NetworkRanker
 from palate.evaluate.protocol import mean_metric
-from palate.nn.item import ID_STD
+from palate.nn.item import ID_STD, ItemTower
 from palate.nn.model import TasteModel
 from palate.schema import Batch, Histories, Part, Questions
 from palate.settings import Settings, TrainSettings
@@ -46,6 +47,7 @@ def train(
     run: str,
     resume: bool,
     display: Display,
+    labels: tuple[Labels, ...] = (),
 ) -> Progress:
     """The model holds the weights of the pass with the best validation metric.
 
@@ -54,6 +56,7 @@ def train(
 
     Args:
         run: names the settings and the data; a checkpoint of another run is refused.
+        labels: of the fields that tasks predict, one for each head of the model.
 
     Raises:
         TrainingError: there is nothing to learn from, or the loss is no longer a finite number.
@@ -67,7 +70,7 @@ def train(
     if not len(histories.item):
         raise TrainingError("No training event is left after the split; relax `data` or `split` settings.")
     target_weights = target_weight_of_events(prepared)
-    tasks = build_tasks(settings.tasks)
+    tasks = build_tasks(settings.tasks, model, labels)
     draws_negatives = len(prepared.items) > options.sampled_above
     counts = np.bincount(histories.item, minlength=prepared.items.size)
     probability_V = sampling_probability(torch.from_numpy(counts))
@@ -91,6 +94,7 @@ def train(
         loggers=TensorBoardLogger(folder, name="tensorboard", version="") if folder else None,
     )
     network, *optimisers = fabric.setup(model, *optimisers)
+    progress.seconds += look_at_media(model.items, options)
     lengths, size = histories.lengths, settings.model.max_history
     batch_events = options.batch_events or events_per_step(lengths, max_history=size)
 
@@ -125,9 +129,10 @@ def train(
                 group["lr"] = rate
             events = len(batch.item)
 
-            loss, weight = step_loss(
-                fabric, network, batch, tasks, settings, probability_V if draws_negatives else None
-            )
+            with fabric.autocast(), model.items.showing(met_in(batch), options.media_items):
+                loss, weight = step_loss(
+                    fabric, network, batch, tasks, settings, probability_V if draws_negatives else None
+                )
             if not math.isfinite(loss.item()):
                 raise TrainingError(not_finite(loss.item(), epoch, step, rate))
             fabric.backward(loss)
@@ -148,6 +153,7 @@ def train(
                 save_checkpoint(last, model, optimisers, progress, run)
 
         trained = time.perf_counter()
+        model.items.refresh_media()
         metric = validate(model, prepared, questions, settings)
         progress.seconds = began_with + time.perf_counter() - started
         # Not the loop's ``rate``: a run resumed after the last step of a pass takes no step in it.
@@ -175,6 +181,31 @@ def place_vectors(model: TasteModel, histories: Histories, settings: Settings) -
         items, width = model.items.id.weight.shape
         model.items.begin_with(company_vectors(histories, items, width, ID_STD, settings.seed))
     return time.perf_counter() - started
+
+
+def look_at_media(items: ItemTower, options: TrainSettings) -> float:
+    """Every picture, clip and track was encoded once, and encoders learn or not; the seconds that it took.
+
+    Raises:
+        SettingsError: an encoder that is nothing but random is to stay so.
+    """
+    started = time.perf_counter()
+    for column in items.media if options.media == "frozen" else ():
+        if not column.trained:
+            raise SettingsError(
+                f"train.media=frozen would keep the encoder of field '{column.shape.name}' as it begins, at "
+                "random. Take train.media=end_to_end, or an encoder that has learned: that of another run "
+                "(train.start_from=RUN) or, for pictures, a pretrained one "
+                "(model.image.encoder=pretrained:NAME)."
+            )
+        column.encoder.requires_grad_(False)
+    items.encode_new_media()
+    return time.perf_counter() - started
+
+
+def met_in(batch: Batch) -> torch.Tensor:
+    """Ids of the items that were met or are asked for, with repetition."""
+    return torch.cat([batch.item, batch.target])
 
 
 def step_loss(

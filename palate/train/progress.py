@@ -1,15 +1,18 @@
-"""What a person sees while a model trains: one bar with loss, metric, speed and time left."""
+"""What a person sees while files are decoded, and while a model trains: bars with speed and time left."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from types import TracebackType
 from typing import Protocol, Self
 
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
     Progress,
+    TaskID,
     TextColumn,
     TimeElapsedColumn,
     TimeRemainingColumn,
@@ -87,3 +90,43 @@ class Bar:
     def stop(self, reason: str) -> None:
         self.bar.stop()
         self.console.print(reason, highlight=False)
+
+
+class FilesBar:
+    """A Rich progress bar for each field whose files are decoded; gone when all are done.
+
+    Args:
+        before: is called before the first bar is shown, to take away what is in its place.
+    """
+
+    def __init__(self, console: Console, before: Callable[[], None] | None = None) -> None:
+        self.before = before
+        self.tasks: dict[str, TaskID] = {}
+        self.bar = Progress(
+            TextColumn("[bold]{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TimeElapsedColumn(),
+            TimeRemainingColumn(),
+            console=console,
+            transient=True,
+        )
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.bar.stop()
+
+    def told(self, name: str, done: int, files: int) -> None:
+        """So many files of this field are done."""
+        if name not in self.tasks:
+            if not self.tasks and self.before is not None:
+                self.before()
+            self.tasks[name] = self.bar.add_task(f"files of {escape(name)}", total=files)
+            self.bar.start()
+        self.bar.update(self.tasks[name], completed=done)
+        if self.bar.finished:
+            self.bar.stop()  # another bar may follow

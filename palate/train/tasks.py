@@ -5,16 +5,24 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import NamedTuple, Protocol
 
+import numpy as np
 import torch
 from torch.nn import functional
 
+from palate.data.labels import Labels
+from palate.nn.classes import ClassHead
+from palate.nn.item import ItemTower
 from palate.nn.loss import catalogue_softmax, sampled_softmax
-from palate.nn.model import Vectors
-from palate.schema import FIRST_ID, PADDING, Batch
+from palate.nn.model import TasteModel, Vectors
+from palate.schema import FIRST_ID, PADDING, Batch, IntArray, Part
 from palate.settings import TaskSettings
 
 VISIT_GAP = 12
 """Bucket of time from which on a gap divides two visits: 2^11 seconds, some half an hour."""
+
+
+STEP_ITEMS = 256
+"""Items of a step that ``item_class`` looks at: so many of the batch, and as many from anywhere."""
 
 
 class Sample(NamedTuple):
@@ -142,14 +150,60 @@ def last_of_visit(batch: Batch) -> torch.Tensor:
     return ends.nonzero().squeeze(1)[ends.cumsum(dim=0) - ends.long()]
 
 
-def build_tasks(settings: tuple[TaskSettings, ...]) -> tuple[Task, ...]:
-    """The tasks that the settings name."""
-    return tuple(
-        NextItem(task.weight)
-        if task.name == "next_item"
-        else ComingItems(task.weight, task.window, task.this_visit)
-        for task in settings
-    )
+@dataclass(frozen=True)
+class ItemClass:
+    """How unlikely the classes of an item are, given its content; of the items that train and no others."""
+
+    weight: float
+    tower: ItemTower
+    head: ClassHead
+    labels: Labels
+    name: str = "item_class"
+
+    def losses(
+        self, batch: Batch, vectors: Vectors, sample: Sample | None
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Of at most ``STEP_ITEMS`` items of the batch and as many others, drawn anew in each step."""
+        del vectors  # they hold the ids
+        met = torch.unique(batch.item)
+        met = (met if sample is None else sample.rows[met]).cpu().numpy()
+        training = self.labels.ids(Part.TRAIN)
+        return self.of_items(np.union1d(_some(np.intersect1d(met, training)), _some(training)))
+
+    def of_items(self, ids: IntArray) -> tuple[torch.Tensor, torch.Tensor]:
+        """The loss of each of these items, and its weight, 1; float32 [ids] each."""
+        device = self.head.threshold.device
+        logits = self.head(self.tower.content(torch.from_numpy(ids).to(device)))
+        losses = self.head.losses(logits, torch.from_numpy(self.labels.truth(ids)).to(device))
+        return losses, torch.ones_like(losses)
+
+
+def _some(ids: IntArray) -> IntArray:
+    """At most ``STEP_ITEMS`` of these, drawn at random."""
+    drawn: IntArray = ids[torch.randperm(len(ids))[:STEP_ITEMS].numpy()]
+    return drawn
+
+
+def build_tasks(
+    settings: tuple[TaskSettings, ...], model: TasteModel | None = None, labels: tuple[Labels, ...] = ()
+) -> tuple[Task, ...]:
+    """The tasks that the settings name.
+
+    Args:
+        model: has a head for each of ``labels``.
+        labels: one for each ``item_class``, in the order of the settings.
+    """
+    heads = iter(zip(model.class_heads() if model is not None else (), labels, strict=True))
+
+    def build(task: TaskSettings) -> Task:
+        if task.name == "item_class":
+            assert model is not None, "a class is read off the model's items"
+            return ItemClass(task.weight, model.items, *next(heads))
+        if task.name == "coming_items":
+            return ComingItems(task.weight, task.window, task.this_visit)
+        return NextItem(task.weight)
+
+    return tuple(build(task) for task in settings)
 
 
 def sampling_probability(train_counts_V: torch.Tensor) -> torch.Tensor:

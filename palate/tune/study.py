@@ -123,6 +123,10 @@ def tune(
     dataset = dataset if isinstance(dataset, Dataset) else read_dataset(dataset)
     given = dict(settings or {})
     current = Settings.build(dataset.settings, given, {} if seed is None else {"seed": seed})
+    if not current.recommends:
+        raise SettingsError(
+            "palate tune searches for better recommendations, and tasks name item_class alone. Add next_item."
+        )
     Metric.parse(current.train.validate_metric)
     searched = Space.read(space) if space is not None else Space.read(DEFAULT).without(names_in(given))
     study = Study(Path(folder), dataset, current, given, searched, resume=resume)

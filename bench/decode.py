@@ -1,0 +1,71 @@
+"""How fast pictures are read, beside the decoding library reading the same files by itself.
+
+    python -m bench.decode --folder images
+
+Both use all processors and read every file from disk, in turns; the best round of each counts. The
+library decodes at full size; Palate checks where the file lies, takes its SHA-256, decodes, brings it to
+one size and writes the row.
+"""
+
+from __future__ import annotations
+
+import argparse
+import tempfile
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import simplejpeg
+
+from palate.data.media import Workplace, processors, read_media
+from palate.schema import FieldKind
+from palate.settings import ModelSettings
+
+PIECE = 16
+
+
+def by_itself(paths: list[Path]) -> None:
+    """simplejpeg on every file, in threads: it lets go of Python's lock."""
+    pieces = [paths[start : start + PIECE] for start in range(0, len(paths), PIECE)]
+    with ThreadPoolExecutor(processors()) as pool:
+        for _ in pool.map(
+            lambda piece: [simplejpeg.decode_jpeg(path.read_bytes()) for path in piece], pieces
+        ):
+            pass
+
+
+def ours(paths: list[Path], size: int) -> None:
+    settings = ModelSettings.model_validate({"image": {"size": size}})
+    with tempfile.TemporaryDirectory() as folder:
+        names = [path.name for path in paths]
+        found = read_media(names, paths[0].parent, FieldKind.IMAGE, settings, place=Workplace(Path(folder)))
+    assert len(found.media.row) == len(paths), found.notes
+
+
+def seconds(run: Callable[[], None]) -> float:
+    start = time.perf_counter()
+    run()
+    return time.perf_counter() - start
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--folder", type=Path, required=True, help="a folder of JPEG files")
+    parser.add_argument("--size", type=int, default=64)
+    parser.add_argument("--rounds", type=int, default=5)
+    asked = parser.parse_args()
+    paths = sorted(asked.folder.glob("*.jpg"))
+    best = {"library": float("inf"), "palate": float("inf")}
+    for _ in range(asked.rounds + 1):  # the first round fills the disk's cache
+        best["library"] = min(best["library"], seconds(lambda: by_itself(paths)))
+        best["palate"] = min(best["palate"], seconds(lambda: ours(paths, asked.size)))
+    for name, took in best.items():
+        print(f"{name:<8} {len(paths) / took:8,.0f} pictures a second on {processors()} processors")
+    print(f"ratio    {best['library'] / best['palate']:8.2f}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,143 @@
+"""From the bytes of a picture to red, green and blue at one size.
+
+A picture is squashed to a square, not cropped: posters, labels and covers have what tells them apart at
+their edges too, pictures of one data set mostly have one shape, and a crop of a 2:3 poster would throw a
+third of it away.
+"""
+
+from __future__ import annotations
+
+import io
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import simplejpeg
+import torch
+from PIL import Image, UnidentifiedImageError
+
+MOST_PIXELS = 64_000_000
+"""Larger pictures are refused by what their header says, before anything is decoded."""
+FORMATS = ("JPEG", "PNG", "GIF", "WEBP", "AVIF", "BMP", "DIB", "TIFF", "PPM", "JPEG2000")
+"""Formats that Pillow may read: those that run no other program (as EPS does) and tell themselves by their
+first bytes."""
+
+EMPTY = "empty"
+NO_PICTURE = "no picture in a known format"
+TRUNCATED = "truncated"
+DAMAGED = "damaged"
+TOO_MANY_PIXELS = f"more than {MOST_PIXELS:,} pixels"
+
+_JPEG = b"\xff\xd8\xff"
+_KNOWN_STARTS = (_JPEG, b"\x89PNG\r\n\x1a\n", b"GIF87a", b"GIF89a")
+_REDUCIBLE = ("L", "LA", "RGB", "RGBA", "CMYK", "YCbCr")
+_ORIENTATION = 0x0112
+_TURNS = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+"""What brings a picture upright, by EXIF's orientation (CIPA DC-008, 4.6.4)."""
+
+Picture = npt.NDArray[np.uint8]
+
+
+def decode_image(content: bytes, size: int) -> Picture | str:
+    """The picture as uint8 [size, size, 3], or in a few words why there is none.
+
+    The bytes tell the format, whatever the file is called. EXIF's rotation is obeyed, what is transparent
+    is white, of several pictures the first counts. No bytes raise an error.
+    """
+    if not content:
+        return EMPTY
+    try:
+        found = _quick(content, size) if content.startswith(_JPEG) else None
+        if found is None:
+            found = _thorough(content, size)
+        return found if isinstance(found, str) else squashed(found, size)
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning):
+        return TOO_MANY_PIXELS
+    except UnidentifiedImageError:
+        return DAMAGED if content.startswith(_KNOWN_STARTS) else NO_PICTURE
+    except Exception as error:  # Pillow's plugins raise whatever their parsers run into
+        return TRUNCATED if "truncated" in str(error).lower() or isinstance(error, EOFError) else DAMAGED
+
+
+def squashed(picture: Picture, size: int) -> Picture:
+    """uint8 [H, W, 3] as [size, size, 3], bilinear with antialiasing."""
+    # functional.interpolate would make a planar picture first and lay it anew, half as long again.
+    result = np.empty((1, size, size, 3), np.uint8)
+    channels_last, out = (torch.from_numpy(each).permute(0, 3, 1, 2) for each in (picture[None], result))
+    torch.ops.aten._upsample_bilinear2d_aa.out(channels_last, [size, size], False, None, None, out=out)
+    squash: Picture = result[0]
+    return squash
+
+
+def _quick(content: bytes, size: int) -> Picture | str | None:
+    """A plain JPEG, decoded at the smallest scale that is not below ``size``; None leaves it to Pillow."""
+    try:
+        height, width, colours, _ = simplejpeg.decode_jpeg_header(content)
+        if height * width > MOST_PIXELS:
+            return TOO_MANY_PIXELS
+        if colours not in ("YCbCr", "Gray", "RGB") or _turned(content):
+            return None
+        decoded: Picture = simplejpeg.decode_jpeg(content, min_height=size, min_width=size)
+    except ValueError:  # also for faults that browsers overlook
+        return None
+    return decoded
+
+
+def _turned(content: bytes) -> bool:
+    """Whether there is EXIF with an orientation other than upright."""
+    if content.find(b"Exif\0\0", 0, 1 << 17) < 0:
+        return False
+    with Image.open(io.BytesIO(content), formats=FORMATS) as image:
+        return _orientation(image) in _TURNS
+
+
+def _thorough(content: bytes, size: int) -> Picture | str:
+    with Image.open(io.BytesIO(content), formats=FORMATS) as image:
+        if image.width * image.height > MOST_PIXELS:
+            return TOO_MANY_PIXELS
+        image.draft("RGB", (size, size))  # of JPEG: decode at a smaller scale
+        image.load()  # after this TIFF is upright, and EXIF behind a PNG's pixels is known
+        turn = _TURNS.get(_orientation(image))
+        whole: Image.Image = image
+        factor = min(image.size) // (2 * size)
+        if factor > 1 and image.mode in _REDUCIBLE:
+            whole = image.reduce(factor)
+        if turn is not None:
+            whole = whole.transpose(turn)
+        return _over_white(whole)
+
+
+def _orientation(image: Image.Image) -> int:
+    try:
+        return int(image.getexif().get(_ORIENTATION, 1))
+    except Exception:  # a damaged EXIF block does not spoil the picture
+        return 1
+
+
+def _over_white(image: Image.Image) -> Picture:
+    """uint8 [H, W, 3], whatever the mode."""
+    if image.mode.startswith("I") or image.mode == "F":
+        return np.repeat(_eight_bits(np.asarray(image), image.mode)[:, :, None], 3, axis=2)
+    if image.has_transparency_data:
+        rgba = image.convert("RGBA")
+        image = Image.alpha_composite(Image.new("RGBA", rgba.size, "white"), rgba)
+    return np.array(image.convert("RGB"))
+
+
+def _eight_bits(grey: npt.NDArray[Any], mode: str) -> Picture:
+    """Grey of 16 bits by its upper eight; of wider integers and floats, whose range no file tells, by the
+    range it takes."""
+    values = np.nan_to_num(grey.astype(np.float64), nan=0.0, posinf=0.0, neginf=0.0)
+    if mode.startswith("I;16") or (mode == "I" and values.min() >= 0 and 255 < values.max() <= 65_535):
+        return (values / 257).round().astype(np.uint8)
+    if values.min() < 0 or values.max() > 255 or (mode == "F" and values.max() <= 1):
+        values = (values - values.min()) / max(float(np.ptp(values)), 1e-300) * 255
+    return values.round().astype(np.uint8)
