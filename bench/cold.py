@@ -1,6 +1,6 @@
 """How well things are found that nobody has met, and what each field of content is worth.
 
-    python -m bench.cold --data examples/ml-1m/dataset.yaml --set model.width=64 --seeds 0 1 2
+    python -m bench.cold --data examples/ml-1m/posters.yaml --set model.width=64 --seeds 0 1 2
 
 A share of the items leaves training entirely (``split.kind: cold_items``) and is found by content alone.
 The same network is trained with all fields, with each field alone, and with ids alone; beside them stand

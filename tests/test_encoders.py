@@ -260,11 +260,11 @@ def test_every_encoder_learns_an_ordered_world_and_comes_back_from_its_bundle(na
                 "classic": {"window": 10, "filters": [8, 8]},
             },
             "train": {
-                "max_epochs": 12,
+                "max_epochs": 16,
                 "batch_events": 256,
                 "learning_rate": 1e-2,
                 "weight_decay": 0.01,
-                "patience": 12,
+                "patience": 16,
             },
             "evaluate": {
                 "baselines": ["popularity"], "references": [], "filter_seen": False, "bootstrap": 50,

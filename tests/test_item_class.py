@@ -75,7 +75,7 @@ def alone() -> Recommender:
 @pytest.fixture(scope="module")
 def several() -> Recommender:
     return Recommender({**ALONE, "train": {**TINY["train"], "max_epochs": 20, "batch_events": 32}}).fit(
-        kind_world(kind=FieldKind.CATEGORIES)
+        kind_world(items=300, kind=FieldKind.CATEGORIES)
     )
 
 
