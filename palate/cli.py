@@ -397,17 +397,18 @@ def classify(
     from palate.data.additions import read_items
 
     recommender = load(run)
+    new, notes = read_items(recommender.prepared, table) if table is not None else (None, [])
     with warnings.catch_warnings(record=True) as unusable:
         warnings.simplefilter("always", UserWarning)
         found = recommender.classify(
             items or None,
-            table=read_items(recommender.prepared, table) if table is not None else None,
+            table=new,
             media_folder=table.parent if table is not None else None,
             field=field,
             unknown="skip" if skip_unknown else "error",
         )
-    for warning in unusable:
-        notices.print(escape(str(warning.message)), highlight=False)
+    for told in (*(note.detail for note in notes), *(str(warning.message) for warning in unusable)):
+        notices.print(told, highlight=False, markup=False)
     if table is not None and out is None and not as_json:
         print_rows(found.to_dicts())
     else:
@@ -511,6 +512,9 @@ def fit(recommender: Recommender, dataset: Dataset, folder: Path, resume: bool) 
         raise
     for note in recommender.content_notes:
         notices.print(f"{note.rule}: {note.detail}", highlight=False, markup=False)
+    for rule in recommender.prepared.report["rules"]:
+        if rule["rule"].startswith(("unreadable files", "unreadable media")):
+            notices.print(f"{rule['rule']}: {rule['detail']}", highlight=False, markup=False)
 
 
 def judged(recommender: Recommender, **wishes: Any) -> Judgement:

@@ -144,7 +144,8 @@ def _checked(prepared: Prepared, table: pl.DataFrame, media: Mapping[str, Media]
     try:
         table = table.select(pl.col(name).cast(known[name]) for name in table.columns)
     except pl.exceptions.PolarsError as error:
-        raise DataError(f"A cell of the items is not of its field's kind: {error}") from None
+        reason = str(error).split("\n", 1)[0]
+        raise DataError(f"A cell of the items is not of its field's kind: {reason}.") from None
     keys = table["item"]
     if keys.null_count():
         raise DataError(f"{keys.null_count()} of {len(keys)} items have no key.")
@@ -218,8 +219,9 @@ def _replaced(old: Media | None, new: Media | None, ids: IntArray, rows: int) ->
     )
 
 
-def read_items(prepared: Prepared, path: Path) -> pl.DataFrame:
-    """New items of a file, for ``add_items``: the column ``item`` and the fields that the file has.
+def read_items(prepared: Prepared, path: Path) -> tuple[pl.DataFrame, list[Note]]:
+    """New items of a file, for ``add_items``: the column ``item`` and the fields that the file has; what of
+    its cells could not be read.
 
     Raises:
         DataError: no such file or no table; no column ``item``, or one that is no field of this data.
@@ -234,4 +236,4 @@ def read_items(prepared: Prepared, path: Path) -> pl.DataFrame:
             raise DataError(f"'{name}' is no field of this data. {did_you_mean(name, kinds)}")
     named = {name: FieldSpec(kind=kinds[name]) for name in table.schema.names() if name != "item"}
     spec = ItemsSpec(table=(str(path),), id="item", fields=named)
-    return read_content(spec, table, "item", integer=cells.has_integer_keys(table, "item"))[0]
+    return read_content(spec, table, "item", integer=cells.has_integer_keys(table, "item"))
