@@ -24,7 +24,7 @@ import numpy.typing as npt
 import polars as pl
 
 from palate.data.cells import inside
-from palate.data.images import EMPTY, decode_image
+from palate.data.images import EMPTY, decode_images
 from palate.data.sounds import decode_audio, spectrogram_shape
 from palate.data.videos import decode_video
 from palate.schema import FieldKind, IntArray, Media, Note
@@ -46,7 +46,9 @@ EXAMPLES = 5
 CHUNK_BYTES = 2**26
 """Decoded values alive at a time."""
 PIECE_BYTES = 2**22
-LARGEST_CHUNK = 512
+"""Of files, read at a time."""
+PIECE = 64
+"""Pictures that one thread takes at a time."""
 
 Values = npt.NDArray[Any]
 Known = Mapping[bytes, tuple[Values, int]]
@@ -204,19 +206,44 @@ class Decoder:
         dtype = np.float16 if kind == FieldKind.AUDIO else np.uint8
         return Decoder(folder.resolve(), kind, settings, known, shapes[kind], dtype, salt)
 
-    def read(self, path: str) -> Found:
-        """What the file at this path gives; only a missing library raises an error."""
+    def read(self, paths: Sequence[str]) -> list[Found]:
+        """What each file gives; only a missing library raises an error.
+
+        Pictures are read first and decoded after that, many at a time: short work of one sort is quicker.
+        """
+        found: list[Found] = []
+        waiting: dict[int, bytes] = {}
+        held = 0
+        for place, path in enumerate(paths):
+            first, content = self._looked_at(path)
+            found.append(first)
+            if content is not None:
+                waiting[place] = content
+                held += len(content)
+            if held > PIECE_BYTES or place == len(paths) - 1:
+                decoded = decode_images(list(waiting.values()), self.settings.image.size)
+                for where, values in zip(waiting, decoded, strict=True):
+                    found[where] = _found(found[where].digest, values)
+                waiting, held = {}, 0
+        return found
+
+    def _looked_at(self, path: str) -> tuple[Found, bytes | None]:
+        """What the file gives, and the content of a picture that is still to be decoded."""
         where = self.located(path)
         if isinstance(where, str):
-            return Found(reason=where)
+            return Found(reason=where), None
         try:
-            if self.kind != FieldKind.IMAGE:
-                with io.FileIO(where.path) as file:
-                    return self._recognised(path, self._digest(file), file)
-            content = _content(where)
-            return self._recognised(path, hashlib.sha256(self.salt + content).digest(), content)
+            if self.kind == FieldKind.IMAGE:
+                content = _content(where)
+                digest = hashlib.sha256(self.salt + content).digest()
+                known = self._recognised(path, digest)
+                return known or Found(digest), content if known is None else None
+            with io.FileIO(where.path) as file:
+                digest = self._digest(file)
+                known = self._recognised(path, digest)
+                return known or _found(digest, self._played(file)), None
         except OSError:
-            return Found(reason=NOT_OPENED)
+            return Found(reason=NOT_OPENED), None
 
     def located(self, path: str) -> Plain | str:
         """The file itself, or why it may not be opened."""
@@ -257,21 +284,23 @@ class Decoder:
             digest.update(piece)
         return digest.digest()
 
-    def _recognised(self, path: str, digest: bytes, content: bytes | BinaryIO) -> Found:
+    def _recognised(self, path: str, digest: bytes) -> Found | None:
+        """What is known of this content; None leaves it to this path to decode it."""
         if self.claimed.setdefault(digest, path) != path:
             return Found(digest)
-        if digest in self.known:
-            values, row = self.known[digest]
-            return Found(digest, np.asarray(values[row]))
-        decoded = self._decoded(content)
-        return Found(digest, reason=decoded) if isinstance(decoded, str) else Found(digest, decoded)
+        if digest not in self.known:
+            return None
+        values, row = self.known[digest]
+        return Found(digest, np.asarray(values[row]))
 
-    def _decoded(self, content: bytes | BinaryIO) -> Values | str:
-        if isinstance(content, bytes):
-            return decode_image(content, self.settings.image.size)
+    def _played(self, file: BinaryIO) -> Values | str:
         if self.kind == FieldKind.AUDIO:
-            return decode_audio(content, self.settings.audio)
-        return decode_video(content, self.settings.video)
+            return decode_audio(file, self.settings.audio)
+        return decode_video(file, self.settings.video)
+
+
+def _found(digest: bytes, decoded: Values | str) -> Found:
+    return Found(digest, reason=decoded) if isinstance(decoded, str) else Found(digest, decoded)
 
 
 class Rows:
@@ -284,7 +313,7 @@ class Rows:
         self.path, self.shape, self.dtype, self.count = path, shape, np.dtype(dtype), 0
         if path is not None:
             path.parent.mkdir(parents=True, exist_ok=True)
-        self.file: BinaryIO = io.BytesIO() if path is None else path.open("wb")
+        self.file: BinaryIO = io.BytesIO() if path is None else path.open("wb", buffering=PIECE_BYTES)
         self._write_header()
 
     def __enter__(self) -> Self:
@@ -368,8 +397,8 @@ def _in_order(
     way at a time that their values fit into ``CHUNK_BYTES``.
     """
     row_bytes = int(np.prod(decoder.shape)) * np.dtype(decoder.dtype).itemsize
-    size = 16 if decoder.kind == FieldKind.IMAGE else 1
-    most = max(2 * processors(), min(LARGEST_CHUNK, CHUNK_BYTES // row_bytes) // size)
+    most = 4 * processors()
+    size = max(1, min(PIECE if decoder.kind == FieldKind.IMAGE else 1, CHUNK_BYTES // row_bytes // most))
     pieces = [paths[start : start + size] for start in range(0, len(paths), size)]
     under_way: deque[Future[list[Found]]] = deque()
     reason_of: dict[bytes, str] = {}  # of contents that are settled; "" where there are values
@@ -377,7 +406,7 @@ def _in_order(
     try:
         for number, piece in enumerate(pieces):
             for later in pieces[number + len(under_way) : number + most]:
-                under_way.append(pool.submit(_read_all, decoder, later))
+                under_way.append(pool.submit(decoder.read, later))
             for place, (path, first) in enumerate(zip(piece, under_way.popleft().result(), strict=True)):
                 found = first
                 if first.digest and not first.settled:
@@ -405,10 +434,6 @@ def _content(file: Plain) -> bytes:
         return os.read(handle, file.size)
     finally:
         os.close(handle)
-
-
-def _read_all(decoder: Decoder, paths: list[str]) -> list[Found]:
-    return [decoder.read(path) for path in paths]
 
 
 def processors() -> int:
