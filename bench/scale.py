@@ -50,8 +50,8 @@ class Size:
 
 
 GROWING: dict[str, tuple[Size, ...]] = {
-    "length": tuple(Size(max(200, 200_000 // n), 3_000, n) for n in (50, 100, 200, 500, 1_000, 2_000)),
-    "items": tuple(Size(5_000, n, 50) for n in (1_000, 10_000, 50_000, 100_000, 1_000_000)),
+    "length": tuple(Size(max(300, 200_000 // n), 3_000, n) for n in (50, 100, 200, 500, 1_000, 2_000)),
+    "items": tuple(Size(max(5_000, n // 40), n, 50) for n in (1_000, 10_000, 50_000, 100_000, 1_000_000)),
     "people": tuple(Size(n, 3_000, 20) for n in (1_000, 10_000, 100_000, 1_000_000)),
 }
 TITLES = {"length": "events per history", "items": "items", "people": "people"}
