@@ -25,13 +25,14 @@ import torch
 
 from bench.page import PAGE, machine, write_section
 from bench.peers.common import peak_mb
+from bench.step import EnoughError
 from palate.data.store import Prepared, prepare
 from palate.evaluate.network import NetworkRanker
 from palate.evaluate.ties import top_k
 from palate.nn.model import TasteModel
 from palate.schema import Content, Dataset, Part
 from palate.settings import Settings
-from palate.train.loop import train
+from palate.train.histories import train_on_histories
 from palate.train.progress import Silent
 
 WARM_UP, TIMED = 3, 10
@@ -55,10 +56,6 @@ GROWING: dict[str, tuple[Size, ...]] = {
     "people": tuple(Size(n, 3_000, 20) for n in (1_000, 10_000, 100_000, 1_000_000)),
 }
 TITLES = {"length": "events per history", "items": "items", "people": "people"}
-
-
-class EnoughError(Exception):
-    """The steps that were wanted are done."""
 
 
 class Stopwatch(Silent):
@@ -115,7 +112,7 @@ def measure(size: Size, threads: int) -> dict[str, Any]:
     )
     before, watch = peak_mb(), Stopwatch()
     try:
-        train(model, prepared, settings, None, run="", resume=False, display=watch)
+        train_on_histories(model, prepared, settings, None, run="", resume=False, display=watch)
     except EnoughError:
         trained = peak_mb()
     else:

@@ -55,8 +55,8 @@ from palate.schema import (
 from palate.settings import Settings
 from palate.train.checkpoint import Progress
 from palate.train.decide import decided
+from palate.train.histories import train_on_histories
 from palate.train.items import train_on_items
-from palate.train.loop import train
 from palate.train.progress import Display, Silent
 from palate.train.start import start_from
 
@@ -149,8 +149,8 @@ class Recommender:
         if settings.train.start_from is not None:
             other = load_bundle(Path(settings.train.start_from))
             start_from(model, encoder, other.weights, other.content_encoder)
-        learn = train if settings.recommends else train_on_items
-        progress = learn(
+        train = train_on_histories if settings.recommends else train_on_items
+        progress = train(
             model,
             prepared,
             settings,

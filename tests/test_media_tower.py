@@ -20,7 +20,7 @@ from palate.nn.media import MediaColumn
 from palate.recommender import Recommender
 from palate.schema import Content, EncodedField, Field, FieldKind, FieldShape, Media
 from palate.settings import ImageSettings, ModelSettings, Settings
-from palate.train.loop import train
+from palate.train.histories import train_on_histories
 from palate.train.progress import Silent
 from tests.test_training import StopAt
 from tests.worlds import block_of, prepared_block_world
@@ -400,7 +400,7 @@ def test_a_random_encoder_cannot_be_frozen_and_a_trained_one_stays_as_it_is() ->
     recommender = Recommender(changed(max_epochs=1)).fit_prepared(prepared)
     model, frozen = recommender.model, Settings.build(changed(media="frozen", max_epochs=2))
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
-    train(model, prepared, frozen, None, run="", resume=False, display=Silent())
+    train_on_histories(model, prepared, frozen, None, run="", resume=False, display=Silent())
     changes = {name for name, tensor in model.state_dict().items() if not torch.equal(tensor, before[name])}
     assert "items.fields.0.gate" in changes
     assert not [name for name in changes if name.startswith("items.fields.0.column")]

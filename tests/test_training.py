@@ -19,7 +19,7 @@ from palate.nn.model import TasteModel
 from palate.recommender import Recommender
 from palate.schema import Content, Dataset, Histories, IdMap, Schema
 from palate.settings import ModelSettings, Settings, TrainSettings
-from palate.train import loop
+from palate.train import histories
 from palate.train.checkpoint import read_tensors
 from palate.train.decide import decided
 from palate.train.loop import build_optimisers, learning_rate
@@ -117,7 +117,7 @@ def test_a_run_interrupted_between_its_last_step_and_its_validation_goes_on(tmp_
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patched:
-        patched.setattr(loop, "validate", crash)
+        patched.setattr(histories, "mean_metric", crash)
         with pytest.raises(KeyboardInterrupt):
             Recommender(settings).fit(block_world(), folder=tmp_path / "broken")
     resumed = Recommender(settings).fit(block_world(), folder=tmp_path / "broken", resume=True)
@@ -259,21 +259,23 @@ def test_of_a_sparse_table_only_the_rows_of_a_step_move_and_as_adam_moves_them()
     assert moved.tolist() == [3, 7, 20]
 
 
+def pairs_of(people):
+    """Everybody has the same two items, ten times."""
+    events = Histories.of([[2, 3] * 10] * people)
+    keys, part = IdMap(pl.Series(["a", "b"])), np.zeros(len(events.item), np.uint8)
+    return Prepared("", Schema(), keys, keys, events, part, pl.DataFrame(), {})
+
+
 @pytest.mark.parametrize(("people", "passes"), [(100, 12), (5_000, 12), (20_000, 8), (200_000, 4)])
 def test_larger_data_get_fewer_passes(people, passes):
-    histories = Histories.of([[2, 3] * 10] * people)
-    part = np.zeros(len(histories.item), np.uint8)
-    keys = IdMap(pl.Series(["a", "b"]))
-    prepared = Prepared("", Schema(), keys, keys, histories, part, pl.DataFrame(), {})
+    prepared = pairs_of(people)
     assert decided(Settings(), prepared).train.max_epochs == passes
     assert decided(Settings(train={"max_epochs": 9}), prepared).train.max_epochs == 9
 
 
 @pytest.mark.parametrize(("people", "dropout"), [(100, 0.4), (18_000, 0.25), (100_000, 0.16)])
 def test_larger_data_get_less_dropout_unless_told(people, dropout):
-    histories = Histories.of([[2, 3] * 10] * people)
-    keys, part = IdMap(pl.Series(["a", "b"])), np.zeros(len(histories.item), np.uint8)
-    prepared = Prepared("", Schema(), keys, keys, histories, part, pl.DataFrame(), {})
+    prepared = pairs_of(people)
     assert decided(Settings(), prepared).model.dropout == dropout
     assert decided(Settings(model={"dropout": 0.3}), prepared).model.dropout == 0.3
 

@@ -1,4 +1,4 @@
-"""The training loop, from top to bottom."""
+"""The training loop, from top to bottom. What it goes through is a ``Course``."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import json
 import math
 import time
 from pathlib import Path
+from typing import Literal, Protocol, TypeVar
 
 import numpy as np
 import torch
@@ -13,41 +14,62 @@ from lightning_fabric import Fabric
 from lightning_fabric.loggers.tensorboard import TensorBoardLogger
 
 from palate.data.ahead import made_ahead
-from palate.data.batches import events_per_step, plan_epoch, training_batch
-from palate.data.labels import Labels
-from palate.data.store import Prepared
 from palate.errors import SettingsError, TrainingError
-from palate.evaluate.metrics import Metric
-from palate.evaluate.network import NetworkRanker
-from palate.evaluate.protocol import mean_metric
-from palate.nn.item import ID_STD, ItemTower
+from palate.nn.item import ItemTower
 from palate.nn.model import TasteModel
-from palate.schema import Batch, Histories, Part, Questions
+from palate.schema import IntArray
 from palate.settings import Settings, TrainSettings
 from palate.train.checkpoint import Progress, load_checkpoint, read_tensors, save_checkpoint, write_tensors
-from palate.train.company import company_vectors
 from palate.train.decide import scarcity
 from palate.train.precision import choose_precision
 from palate.train.progress import Display
-from palate.train.tasks import Task, build_tasks, draw_sample, sampling_probability
 
-VALIDATION_PEOPLE = 10_000
-"""People asked after each pass; more would tell little more and cost a pass of time."""
 BETAS = (0.9, 0.98)
 END_OF_DECAY = 0.01
 """The learning rate ends at this share of its peak."""
 
+Examples = TypeVar("Examples")
 
-def train(
+
+class Course(Protocol[Examples]):
+    """What is learned from: examples in passes, what they teach, and how much has been learned."""
+
+    size: int
+    """Events, or items, that a prior is weighed against."""
+
+    def begin(self) -> None:
+        """The model is as a new training, not one that is resumed, lets it begin."""
+        ...
+
+    def plan(self, epoch: int) -> list[IntArray]:
+        """What each step of a pass takes; a function of the settings and the pass alone."""
+        ...
+
+    def batch(self, rows: IntArray, epoch: int, step: int) -> Examples:
+        """The examples of one step of the plan; made in another thread, while the step before is taken."""
+        ...
+
+    def loss(
+        self, fabric: Fabric, network: torch.nn.Module, examples: Examples
+    ) -> tuple[torch.Tensor, float, int]:
+        """The mean loss, the weight of the examples behind it, and how many events or items they are."""
+        ...
+
+    def validate(self) -> float | None:
+        """The validation metric of the weights of this moment; None where nothing can be asked."""
+        ...
+
+
+def learn(
+    course: Course[Examples],
     model: TasteModel,
-    prepared: Prepared,
     settings: Settings,
     folder: Path | None,
     *,
+    precision: Literal["auto", "float32", "bfloat16"],
     run: str,
     resume: bool,
     display: Display,
-    labels: tuple[Labels, ...] = (),
 ) -> Progress:
     """The model holds the weights of the pass with the best validation metric.
 
@@ -56,36 +78,25 @@ def train(
 
     Args:
         run: names the settings and the data; a checkpoint of another run is refused.
-        labels: of the fields that tasks predict, one for each head of the model.
 
     Raises:
-        TrainingError: there is nothing to learn from, or the loss is no longer a finite number.
+        TrainingError: the loss is no longer a finite number.
+        SettingsError: encoders of media that are to stay as they are have not learned anything.
         BundleError: the checkpoint to resume from is damaged or of another run.
     """
-    if settings.train.threads:
-        torch.set_num_threads(settings.train.threads)
     options = settings.train
-    Metric.parse(options.validate_metric)  # a wrong name should not wait for the end of the first pass
-    histories, questions = prepared.training(), validation_questions(prepared, settings)
-    if not len(histories.item):
-        raise TrainingError("No training event is left after the split; relax `data` or `split` settings.")
-    target_weights = target_weight_of_events(prepared)
-    tasks = build_tasks(settings.tasks, model, labels)
-    draws_negatives = len(prepared.items) > options.sampled_above
-    counts = np.bincount(histories.item, minlength=prepared.items.size)
-    probability_V = sampling_probability(torch.from_numpy(counts))
-
-    # Of a large table a step sees a small part, and only that part should cost anything.
-    model.items.id.sparse = draws_negatives
-    optimisers = build_optimisers(model, options, len(histories.item))
+    if options.threads:
+        torch.set_num_threads(options.threads)
+    optimisers = build_optimisers(model, options, course.size)
     last, best = (
         (folder or Path()) / "checkpoints" / name for name in ("last.safetensors", "best.safetensors")
     )
-    progress = Progress(precision=choose_precision(options.precision))
+    progress, started = Progress(precision=choose_precision(precision)), time.perf_counter()
     if folder is not None and resume and last.exists():
         progress = load_checkpoint(last, model, optimisers, run)
     else:
-        progress.seconds = place_vectors(model, histories, settings)
+        course.begin()
+        progress.seconds = time.perf_counter() - started
     best_weights = read_tensors(best)[0] if progress.best_epoch >= 0 else {}
     fabric = Fabric(
         accelerator="auto",
@@ -95,44 +106,27 @@ def train(
     )
     network, *optimisers = fabric.setup(model, *optimisers)
     progress.seconds += look_at_media(model.items, options)
-    lengths, size = histories.lengths, settings.model.max_history
-    batch_events = options.batch_events or events_per_step(lengths, max_history=size)
 
     for epoch in range(progress.epoch, options.max_epochs):
         if progress.finished:
             break
-        plan = plan_epoch(
-            lengths, max_history=size, batch_events=batch_events, seed=settings.seed, epoch=epoch
-        )
+        plan = course.plan(epoch)
         display.start(len(plan) * options.max_epochs, len(plan) * epoch + progress.step)
         network.train()
         started, began_with = time.perf_counter(), progress.seconds
 
-        def batch_of(step: int) -> Batch:
-            return training_batch(
-                histories,
-                plan[step],  # noqa: B023 - every batch of a pass is made before the pass ends
-                max_history=size,
-                has_time=prepared.schema.has_time,
-                target_weights=target_weights,
-                crop=options.crop,
-                past=model.again is not None and not draws_negatives,
-                seed=(settings.seed, epoch, step),  # noqa: B023
-            )
+        def examples_of(step: int) -> Examples:
+            return course.batch(plan[step], epoch, step)  # noqa: B023 - all of a pass are made before it ends
 
         steps, step_started = range(progress.step, len(plan)), started
-        for step, batch in zip(steps, made_ahead(batch_of, steps), strict=True):
+        for step, examples in zip(steps, made_ahead(examples_of, steps), strict=True):
             draw = (settings.seed, epoch, step)
             torch.manual_seed(int(np.random.SeedSequence(draw).generate_state(1, np.uint64)[0] >> 1))
             rate = learning_rate(options, (epoch + step / len(plan)) / options.max_epochs)
             for group in (group for optimiser in optimisers for group in optimiser.param_groups):
                 group["lr"] = rate
-            events = len(batch.item)
 
-            with fabric.autocast(), model.items.showing(met_in(batch), options.media_items):
-                loss, weight = step_loss(
-                    fabric, network, batch, tasks, settings, probability_V if draws_negatives else None
-                )
+            loss, weight, size = course.loss(fabric, network, examples)
             if not math.isfinite(loss.item()):
                 raise TrainingError(not_finite(loss.item(), epoch, step, rate))
             fabric.backward(loss)
@@ -146,7 +140,7 @@ def train(
             progress.loss_sum += loss.item() * weight
             progress.loss_weight += weight
             step_ended = time.perf_counter()
-            display.step(epoch, loss.item(), events / (step_ended - step_started))
+            display.step(epoch, loss.item(), size / (step_ended - step_started))
             step_started = step_ended
             if folder is not None and (epoch * len(plan) + step + 1) % options.checkpoint_steps == 0:
                 progress.seconds = began_with + time.perf_counter() - started
@@ -154,7 +148,7 @@ def train(
 
         trained = time.perf_counter()
         model.items.refresh_media()
-        metric = validate(model, prepared, questions, settings)
+        metric = course.validate()
         progress.seconds = began_with + time.perf_counter() - started
         # Not the loop's ``rate``: a run resumed after the last step of a pass takes no step in it.
         ended_at = learning_rate(options, (epoch + 1) / options.max_epochs)
@@ -172,15 +166,6 @@ def train(
     model.load_state_dict(best_weights)
     display.stop(farewell(progress, options))
     return progress
-
-
-def place_vectors(model: TasteModel, histories: Histories, settings: Settings) -> float:
-    """The id vectors are where the settings let them begin; the seconds that it took."""
-    started = time.perf_counter()
-    if settings.model.initial_vectors == "company":
-        items, width = model.items.id.weight.shape
-        model.items.begin_with(company_vectors(histories, items, width, ID_STD, settings.seed))
-    return time.perf_counter() - started
 
 
 def look_at_media(items: ItemTower, options: TrainSettings) -> float:
@@ -201,39 +186,6 @@ def look_at_media(items: ItemTower, options: TrainSettings) -> float:
         column.encoder.requires_grad_(False)
     items.encode_new_media()
     return time.perf_counter() - started
-
-
-def met_in(batch: Batch) -> torch.Tensor:
-    """Ids of the items that were met or are asked for, with repetition."""
-    return torch.cat([batch.item, batch.target])
-
-
-def step_loss(
-    fabric: Fabric,
-    network: torch.nn.Module,
-    batch: Batch,
-    tasks: tuple[Task, ...],
-    settings: Settings,
-    probability_V: torch.Tensor | None,
-) -> tuple[torch.Tensor, float]:
-    """The weighted mean of the tasks' losses, and the weight of the examples behind it.
-
-    With ``probability_V`` the catalogue is sampled; without, it is used whole.
-    """
-    sample = None
-    if probability_V is not None:
-        batch, sample = draw_sample(batch, probability_V, settings.train.negatives)
-        sample = sample.to(fabric.device)
-    batch = batch.to(fabric.device)
-    rows = None if sample is None else sample.rows
-    with fabric.autocast():
-        vectors = network(batch, rows, settings.model.id_dropout)
-        total, weight = torch.zeros((), device=fabric.device), 0.0
-        for task in tasks:
-            losses, weights = task.losses(batch, vectors, sample)
-            weight = max(float(weights.sum()), 1e-9)
-            total = total + task.weight * losses.sum() / weight
-    return total, weight
 
 
 def build_optimisers(model: TasteModel, options: TrainSettings, events: int) -> list[torch.optim.Optimizer]:
@@ -263,40 +215,6 @@ def learning_rate(options: TrainSettings, done: float) -> float:
         return options.learning_rate * max(done / options.warmup, END_OF_DECAY)
     falling = 0.5 * (1 + math.cos(math.pi * (done - options.warmup) / (1 - options.warmup)))
     return options.learning_rate * (END_OF_DECAY + (1 - END_OF_DECAY) * falling)
-
-
-def validation_questions(prepared: Prepared, settings: Settings) -> Questions | None:
-    """What is asked after each pass: the validation people, or a fixed sample of many; None without any."""
-    questions = prepared.questions(
-        Part.VALIDATION,
-        filter_seen=settings.evaluate.filter_seen,
-        cold_targets=settings.evaluate.cold_targets,
-    )
-    if not len(questions):
-        return None
-    if len(questions) > VALIDATION_PEOPLE:
-        chosen = np.random.default_rng(settings.seed).permutation(len(questions))[:VALIDATION_PEOPLE]
-        questions = questions.select(np.sort(chosen))
-    return questions
-
-
-def validate(
-    model: TasteModel, prepared: Prepared, questions: Questions | None, settings: Settings
-) -> float | None:
-    """The validation metric of the weights of this moment; None where nobody can be asked."""
-    if questions is None:
-        return None
-    return mean_metric(
-        NetworkRanker(model), prepared, questions, settings.train.validate_metric, settings.evaluate
-    )
-
-
-def target_weight_of_events(prepared: Prepared) -> np.ndarray:
-    """Weight of each event code as a target, float32; 0 for types that are inputs only."""
-    schema = prepared.schema
-    weights = np.zeros(len(schema.events), np.float32)
-    weights[schema.target_codes] = np.array(schema.event_weights, np.float32)[schema.target_codes]
-    return weights
 
 
 def write_log(path: Path, progress: Progress) -> None:

@@ -1,0 +1,165 @@
+"""Training on people's histories: what comes next, and whatever else the tasks ask."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import torch
+from lightning_fabric import Fabric
+
+from palate.data.batches import events_per_step, plan_epoch, training_batch
+from palate.data.labels import Labels
+from palate.data.store import Prepared
+from palate.errors import TrainingError
+from palate.evaluate.metrics import Metric
+from palate.evaluate.network import NetworkRanker
+from palate.evaluate.protocol import mean_metric
+from palate.nn.item import ID_STD
+from palate.nn.model import TasteModel
+from palate.schema import Batch, IntArray, Part, Questions
+from palate.settings import Settings
+from palate.train.checkpoint import Progress
+from palate.train.company import company_vectors
+from palate.train.loop import learn
+from palate.train.progress import Display
+from palate.train.tasks import build_tasks, draw_sample, sampling_probability
+
+VALIDATION_PEOPLE = 10_000
+"""People asked after each pass; more would tell little more and cost a pass of time."""
+
+
+def train_on_histories(
+    model: TasteModel,
+    prepared: Prepared,
+    settings: Settings,
+    folder: Path | None,
+    *,
+    run: str,
+    resume: bool,
+    display: Display,
+    labels: tuple[Labels, ...] = (),
+) -> Progress:
+    """As ``palate.train.loop.learn``, from every training event of everybody.
+
+    Args:
+        labels: of the fields that tasks predict, one for each head of the model.
+
+    Raises:
+        TrainingError: there is nothing to learn from, or the loss is no longer a finite number.
+        SettingsError: the validation metric is none.
+        BundleError: the checkpoint to resume from is damaged or of another run.
+    """
+    Metric.parse(settings.train.validate_metric)  # a wrong name should not wait for the end of the first pass
+    course = HistoryCourse(model, prepared, settings, labels)
+    precision = settings.train.precision
+    return learn(
+        course, model, settings, folder, precision=precision, run=run, resume=resume, display=display
+    )
+
+
+class HistoryCourse:
+    """Passes over all histories; each position is asked what came next.
+
+    Raises:
+        TrainingError: there is no training event.
+    """
+
+    def __init__(
+        self, model: TasteModel, prepared: Prepared, settings: Settings, labels: tuple[Labels, ...]
+    ) -> None:
+        self.model, self.prepared, self.settings = model, prepared, settings
+        self.histories, self.questions = prepared.training(), validation_questions(prepared, settings)
+        self.size = len(self.histories.item)
+        if not self.size:
+            raise TrainingError(
+                "No training event is left after the split; relax `data` or `split` settings."
+            )
+        self.target_weights = target_weight_of_events(prepared)
+        self.tasks = build_tasks(settings.tasks, model, labels)
+        self.draws_negatives = len(prepared.items) > settings.train.sampled_above
+        # Of a large table a step sees a small part, and only that part should cost anything.
+        model.items.id.sparse = self.draws_negatives
+        counts = np.bincount(self.histories.item, minlength=prepared.items.size)
+        self.probability_V = sampling_probability(torch.from_numpy(counts))
+        self.lengths, self.max_history = self.histories.lengths, settings.model.max_history
+        self.batch_events = settings.train.batch_events or events_per_step(
+            self.lengths, max_history=self.max_history
+        )
+
+    def begin(self) -> None:
+        """The id vectors are where the settings let them begin."""
+        if self.settings.model.initial_vectors == "company":
+            tower = self.model.items
+            items, width = tower.id.weight.shape
+            tower.begin_with(company_vectors(self.histories, items, width, ID_STD, self.settings.seed))
+
+    def plan(self, epoch: int) -> list[IntArray]:
+        return plan_epoch(
+            self.lengths,
+            max_history=self.max_history,
+            batch_events=self.batch_events,
+            seed=self.settings.seed,
+            epoch=epoch,
+        )
+
+    def batch(self, rows: IntArray, epoch: int, step: int) -> Batch:
+        return training_batch(
+            self.histories,
+            rows,
+            max_history=self.max_history,
+            has_time=self.prepared.schema.has_time,
+            target_weights=self.target_weights,
+            crop=self.settings.train.crop,
+            past=self.model.again is not None and not self.draws_negatives,
+            seed=(self.settings.seed, epoch, step),
+        )
+
+    def loss(
+        self, fabric: Fabric, network: torch.nn.Module, examples: Batch
+    ) -> tuple[torch.Tensor, float, int]:
+        """The weighted mean of the tasks' losses, over the catalogue or a sample of it."""
+        met = torch.cat([examples.item, examples.target])
+        with fabric.autocast(), self.model.items.showing(met, self.settings.train.media_items):
+            sample, batch = None, examples
+            if self.draws_negatives:
+                batch, sample = draw_sample(batch, self.probability_V, self.settings.train.negatives)
+                sample = sample.to(fabric.device)
+            batch = batch.to(fabric.device)
+            rows = None if sample is None else sample.rows
+            vectors = network(batch, rows, self.settings.model.id_dropout)
+            total, weight = torch.zeros((), device=fabric.device), 0.0
+            for task in self.tasks:
+                losses, weights = task.losses(batch, vectors, sample)
+                weight = max(float(weights.sum()), 1e-9)
+                total = total + task.weight * losses.sum() / weight
+        return total, weight, len(examples.item)
+
+    def validate(self) -> float | None:
+        if self.questions is None:
+            return None
+        metric, judging = self.settings.train.validate_metric, self.settings.evaluate
+        return mean_metric(NetworkRanker(self.model), self.prepared, self.questions, metric, judging)
+
+
+def validation_questions(prepared: Prepared, settings: Settings) -> Questions | None:
+    """What is asked after each pass: the validation people, or a fixed sample of many; None without any."""
+    questions = prepared.questions(
+        Part.VALIDATION,
+        filter_seen=settings.evaluate.filter_seen,
+        cold_targets=settings.evaluate.cold_targets,
+    )
+    if not len(questions):
+        return None
+    if len(questions) > VALIDATION_PEOPLE:
+        chosen = np.random.default_rng(settings.seed).permutation(len(questions))[:VALIDATION_PEOPLE]
+        questions = questions.select(np.sort(chosen))
+    return questions
+
+
+def target_weight_of_events(prepared: Prepared) -> np.ndarray:
+    """Weight of each event code as a target, float32; 0 for types that are inputs only."""
+    schema = prepared.schema
+    weights = np.zeros(len(schema.events), np.float32)
+    weights[schema.target_codes] = np.array(schema.event_weights, np.float32)[schema.target_codes]
+    return weights
