@@ -18,12 +18,11 @@ from typing import Any
 
 import torch
 
-from palate.data.columns import CategoryColumn, plain
+from palate.data.columns import CategoryColumn, plain, restored
 from palate.data.content import ContentEncoder
 from palate.data.store import Prepared, checksums, load_prepared, sha256_of
 from palate.data.store import save as save_prepared
 from palate.errors import BundleError, SettingsError
-from palate.schema import FieldKind
 from palate.settings import Settings, read_yaml, write_yaml
 from palate.train.checkpoint import Progress, read_tensors, write_tensors
 from palate.version import __version__
@@ -94,8 +93,9 @@ def load_bundle(folder: Path) -> Bundle:
         weights=read_tensors(folder / "model.safetensors")[0],
         progress=Progress(**_read_json(folder / "training.json")),
         classes=tuple(
-            CategoryColumn(each["name"], FieldKind(each["kind"]), tuple(each["vocabulary"]))
-            for each in content.get("classes", ())
+            column
+            for column in map(restored, content.get("classes", ()))
+            if isinstance(column, CategoryColumn)
         ),
     )
 

@@ -10,7 +10,8 @@ import json
 import logging
 import sys
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -519,23 +520,22 @@ def fit(recommender: Recommender, dataset: Dataset, folder: Path, resume: bool) 
 
 def judged(recommender: Recommender, **wishes: Any) -> Judgement:
     """The judgement, with a word on what is being done."""
-    with notices.status("Judging …") as status:
-
-        def on_start(name: str) -> None:
-            status.update(f"Judging: {name.replace('_', ' ')} …")
-
+    with judging() as on_start:
         return recommender.evaluate(on_start=on_start, **wishes)
+
+
+@contextmanager
+def judging() -> Iterator[Callable[[str], None]]:
+    """A word on what is being judged; the name of each row is told to what this gives."""
+    with notices.status("Judging …") as status:
+        yield lambda name: status.update(f"Judging: {name.replace('_', ' ')} …")
 
 
 def judged_classes(recommender: Recommender, part: Part | None = None) -> list[ClassJudgement]:
     """The judgements of the fields that a run predicts, with a word on what is being done."""
     from palate.schema import Part
 
-    with notices.status("Judging …") as status:
-
-        def on_start(name: str) -> None:
-            status.update(f"Judging: {name.replace('_', ' ')} …")
-
+    with judging() as on_start:
         return recommender.evaluate_classes(part=part or Part.TEST, on_start=on_start)
 
 

@@ -23,7 +23,7 @@ from palate.errors import SettingsError
 from palate.nn.dropout import Dropout
 from palate.nn.pretrained import PretrainedImage
 from palate.nn.residual import ResidualStages, initialise, mean_and_max
-from palate.settings import PRETRAINED, ImageSettings
+from palate.settings import PRETRAINED, ImageSettings, VideoSettings
 
 MEAN = 114.0
 DEVIATION = 58.0
@@ -68,13 +68,20 @@ class ClassicImage(nn.Module):
         return functional.relu(self.dense(self.dropout(flat)))
 
 
-class ResidualImage(nn.Module):
-    """Residual stages, mean and maximum over the picture, a dense layer: uint8 [n, S, S, 3] → [n, dense]."""
+class ResidualPixels(nn.Module):
+    """Residual stages, mean and maximum over everything, a dense layer: uint8 [n, (F,) S, S, 3] → [n, dense].
 
-    def __init__(self, settings: ImageSettings) -> None:
+    Args:
+        axes: 2 for pictures, 3 for clips, whose filters reach over frames too.
+
+    Raises:
+        SettingsError: an even kernel, or no filters.
+    """
+
+    def __init__(self, settings: ImageSettings | VideoSettings, axes: int = 2) -> None:
         super().__init__()
         self.dim = settings.dense
-        self.stages = ResidualStages(3, settings.filters, settings.kernel_size, settings.blocks)
+        self.stages = ResidualStages(3, settings.filters, settings.kernel_size, settings.blocks, axes=axes)
         self.dropout = Dropout(settings.dropout)
         self.dense = nn.Linear(2 * settings.filters[-1], settings.dense)
         initialise(self)
@@ -103,4 +110,4 @@ def build_image_encoder(size: int, settings: ImageSettings) -> nn.Module:
         return ClassicImage(size, settings)
     if settings.encoder.startswith(PRETRAINED):
         return PretrainedImage(size, settings)
-    return ResidualImage(settings)
+    return ResidualPixels(settings)

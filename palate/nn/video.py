@@ -21,7 +21,7 @@ from torch import nn
 from torch.nn import functional
 
 from palate.nn.dropout import Dropout
-from palate.nn.image import standardised
+from palate.nn.image import ResidualPixels, standardised
 from palate.nn.residual import ResidualStages, initialise, mean_and_max
 from palate.settings import VideoSettings
 
@@ -52,30 +52,10 @@ class FramesVideo(nn.Module):
         return result
 
 
-class VolumeVideo(nn.Module):
-    """Convolutions over time, height and width at once: uint8 [n, F, S, S, 3] → [n, dense].
-
-    Raises:
-        SettingsError: an even kernel, or no filters.
-    """
-
-    def __init__(self, settings: VideoSettings) -> None:
-        super().__init__()
-        self.dim = settings.dense
-        self.stages = ResidualStages(3, settings.filters, settings.kernel_size, settings.blocks, axes=3)
-        self.dropout = Dropout(settings.dropout)
-        self.dense = nn.Linear(2 * settings.filters[-1], settings.dense)
-        initialise(self)
-
-    def forward(self, values: torch.Tensor) -> torch.Tensor:
-        result: torch.Tensor = self.dense(self.dropout(mean_and_max(self.stages(standardised(values)))))
-        return result
-
-
 def build_video_encoder(settings: VideoSettings) -> nn.Module:
     """The encoder that the settings name.
 
     Raises:
         SettingsError: shapes that do not fit.
     """
-    return VolumeVideo(settings) if settings.encoder == "volume" else FramesVideo(settings)
+    return ResidualPixels(settings, axes=3) if settings.encoder == "volume" else FramesVideo(settings)

@@ -44,7 +44,21 @@ class Silent:
         del reason
 
 
-class Bar:
+class Shown:
+    """Has a bar, which goes away whatever happens."""
+
+    bar: Progress
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.bar.stop()
+
+
+class Bar(Shown):
     """A Rich progress bar, and a line per pass above it."""
 
     def __init__(self, console: Console) -> None:
@@ -62,14 +76,6 @@ class Bar:
             console=console,
         )
         self.task = self.bar.add_task("train", total=None, epoch=1, loss=float("nan"), metric="", speed=0.0)
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.bar.stop()
 
     def start(self, total_steps: int, done_steps: int) -> None:
         self.bar.update(self.task, total=total_steps, completed=done_steps)
@@ -92,7 +98,7 @@ class Bar:
         self.console.print(reason, highlight=False)
 
 
-class FilesBar:
+class FilesBar(Shown):
     """A Rich progress bar for each field whose files are decoded; gone when all are done.
 
     Args:
@@ -111,14 +117,6 @@ class FilesBar:
             console=console,
             transient=True,
         )
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.bar.stop()
 
     def told(self, name: str, done: int, files: int) -> None:
         """So many files of this field are done."""

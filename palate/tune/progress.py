@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from types import TracebackType
-from typing import Protocol, Self
+from typing import Protocol
 
 from rich.console import Console
 from rich.markup import escape
@@ -13,6 +12,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColum
 from rich.text import Text
 
 from palate.evaluate.wording import seconds
+from palate.train.progress import Shown
 from palate.tune.trials import State, Trial
 
 A_DAY = 86_400.0
@@ -68,7 +68,7 @@ class TimeLeft(ProgressColumn):
         return Text(f"{seconds(min(known))} left" if known and not task.finished else "", no_wrap=True)
 
 
-class SearchBar:
+class SearchBar(Shown):
     """A Rich progress bar, and a line per trial above it."""
 
     def __init__(self, console: Console) -> None:
@@ -84,14 +84,6 @@ class SearchBar:
             speed_estimate_period=A_DAY,
         )
         self.task = self.bar.add_task("search", total=None, best="", now="", deadline=None)
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.bar.stop()
 
     def start(
         self,
