@@ -68,11 +68,11 @@ class ClassicImage(nn.Module):
         return functional.relu(self.dense(self.dropout(flat)))
 
 
-class ResidualPixels(nn.Module):
-    """Residual stages, mean and maximum over everything, a dense layer: uint8 [n, (F,) S, S, 3] → [n, dense].
+class ResidualImage(nn.Module):
+    """Residual stages, mean and maximum over all places, a dense layer: uint8 [n, (F,) S, S, 3] → [n, dense].
 
     Args:
-        axes: 2 for pictures, 3 for clips, whose filters reach over frames too.
+        axes: 2 for a picture, 3 for a clip taken as an image in time too.
 
     Raises:
         SettingsError: an even kernel, or no filters.
@@ -110,4 +110,4 @@ def build_image_encoder(size: int, settings: ImageSettings) -> nn.Module:
         return ClassicImage(size, settings)
     if settings.encoder.startswith(PRETRAINED):
         return PretrainedImage(size, settings)
-    return ResidualPixels(settings)
+    return ResidualImage(settings)

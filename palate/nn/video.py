@@ -21,7 +21,7 @@ from torch import nn
 from torch.nn import functional
 
 from palate.nn.dropout import Dropout
-from palate.nn.image import ResidualPixels, standardised
+from palate.nn.image import ResidualImage, standardised
 from palate.nn.residual import ResidualStages, initialise, mean_and_max
 from palate.settings import VideoSettings
 
@@ -58,4 +58,4 @@ def build_video_encoder(settings: VideoSettings) -> nn.Module:
     Raises:
         SettingsError: shapes that do not fit.
     """
-    return ResidualPixels(settings, axes=3) if settings.encoder == "volume" else FramesVideo(settings)
+    return ResidualImage(settings, axes=3) if settings.encoder == "volume" else FramesVideo(settings)
