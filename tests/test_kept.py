@@ -48,6 +48,11 @@ def content(start: int = 0, stop: int = len(SHOWN), photo: EncodedField | None =
     return Content(stop - start, (price, photo or photo_field(SHOWN[start:stop])))
 
 
+def title_field() -> EncodedField:
+    tokens = np.array([[0, 0], [0, 0], [2, 3], [4, 0], [0, 0], [3, 3], [2, 4], [4, 4]], dtype=np.int32)
+    return EncodedField(FieldShape("title", FieldKind.TEXT, 5), tokens, tokens.any(axis=1))
+
+
 def without_pictures(rows: int) -> EncodedField:
     return photo_field([[]] * rows, PHOTOS[:0])
 
@@ -75,11 +80,18 @@ def slow_vectors(column: KeptColumn, shown: list[list[int]] = SHOWN) -> torch.Te
     return torch.stack(rows)
 
 
-def slow_standardised(column: KeptColumn) -> torch.Tensor:
-    """``slow_vectors`` as the column gives them; mean and variance are constants."""
+def slow_standardised(column: KeptColumn, together: list[int] | None = None) -> torch.Tensor:
+    """``slow_vectors`` as the column gives them; mean and variance are constants.
+
+    Args:
+        together: these items move against one another only.
+    """
     vectors = slow_vectors(column)
     known = vectors[[bool(pictures) for pictures in SHOWN]].detach()
     variance = known.var(dim=0, correction=0)
+    if together is not None:
+        mean = vectors[together].mean(dim=0)
+        vectors = vectors - (mean - mean.detach())
     return (vectors - known.mean(dim=0)) / (variance + 0.01 * variance.mean()).sqrt()
 
 
@@ -125,7 +137,8 @@ def test_showing_everything_is_encoding_everything_with_gradients(rows: list[int
 
     items.zero_grad()
     photo = items.projections[1]
-    part = photo.gate * photo.projection(photo.norm(slow_standardised(column))) * column.present.unsqueeze(1)
+    standard = slow_standardised(column, together=[2, 3, 5, 6, 7])
+    part = photo.gate * photo.projection(photo.norm(standard)) * column.present.unsqueeze(1)
     slow_table = items.id.weight + items.projections[0](None) + part
     slow_table = slow_table if chosen is None else slow_table[chosen]
     (slow_table * target).sum().backward()
@@ -142,7 +155,7 @@ def test_gradients_come_from_the_items_that_are_shown_and_no_others() -> None:
         (column(None)[0] * target).sum().backward()
     fast = [parameter.grad.clone() for parameter in column.encoder.parameters()]
     items.zero_grad()
-    (slow_standardised(column) * target)[[6, 7]].sum().backward()
+    (slow_standardised(column, together=[6, 7]) * target)[[6, 7]].sum().backward()
     for one, other in zip(fast, column.encoder.parameters(), strict=True):
         torch.testing.assert_close(one, other.grad)
     assert not column(None)[0].requires_grad  # nothing is shown any more
@@ -175,12 +188,29 @@ def test_what_was_shown_stays_in_the_table_and_a_refresh_brings_the_rest() -> No
     now = slow_vectors(column).detach()
     with items.showing(torch.tensor([3, 7]), texts=100, media=100):
         pass
-    torch.testing.assert_close(column.vectors[[3, 7]], now[[3, 7]])
+    moved = (now - before)[[3, 7]]
+    torch.testing.assert_close(column.vectors[[3, 7]], before[[3, 7]] + moved - moved.mean(dim=0))
     assert torch.equal(column.vectors[[2, 5, 6]], before[[2, 5, 6]])
     items.encode_new()  # nothing is new
     assert torch.equal(column.vectors[[2, 5, 6]], before[[2, 5, 6]])
     items.refresh()
     torch.testing.assert_close(column.vectors, now)
+
+
+def test_what_moves_all_items_alike_tells_nobody_who_is_shown() -> None:
+    items = ItemTower(SETTINGS, Content(len(SHOWN), (title_field(),)))
+    items.encode_new()
+    [column] = items.kept
+    kept, before, bias = column.vectors.clone(), items(), column.encoder.dense.bias
+    with torch.no_grad():
+        bias.add_(1.0)
+    with items.showing(torch.tensor([2, 3, 7]), texts=100, media=0):
+        table = items()
+    torch.testing.assert_close(column.vectors, kept)
+    torch.testing.assert_close(table, before)
+    (table * torch.randn(table.shape)).sum().backward()
+    torch.testing.assert_close(bias.grad, torch.zeros(column.dim), atol=1e-6, rtol=0)
+    assert column.encoder.dense.weight.grad.abs().max() > 1e-3
 
 
 def test_dropout_inside_the_encoder_is_for_shown_items_only() -> None:
@@ -190,10 +220,10 @@ def test_dropout_inside_the_encoder_is_for_shown_items_only() -> None:
     kept = column.vectors.clone()
     torch.testing.assert_close(kept, slow_vectors(column.eval()).detach())
     items.train()
-    with items.showing(torch.tensor([7]), texts=100, media=100):
+    with items.showing(torch.tensor([6, 7]), texts=100, media=100):
         shown = column.vectors.clone()
-    assert not torch.equal(shown[7], kept[7])
-    assert torch.equal(shown[:7], kept[:7])
+    assert not torch.equal(shown[6:], kept[6:])
+    assert torch.equal(shown[:6], kept[:6])
     items.refresh()
     assert torch.equal(column.vectors, kept)
     assert column.encoder.training
@@ -204,10 +234,9 @@ def replace_image(**changes: object) -> ModelSettings:
 
 
 def test_texts_are_kept_as_pictures_are_and_drawn_by_their_own_number() -> None:
-    tokens = np.array([[0, 0], [0, 0], [2, 3], [4, 0], [0, 0], [3, 3], [2, 4], [4, 4]], dtype=np.int32)
-    title = EncodedField(FieldShape("title", FieldKind.TEXT, 5), tokens, tokens.any(axis=1))
     torch.manual_seed(0)
-    items = ItemTower(SETTINGS, Content(len(SHOWN), (title, photo_field())))
+    items = ItemTower(SETTINGS, Content(len(SHOWN), (title_field(), photo_field())))
+    tokens = title_field().values
     items.encode_new()
     text, photo = items.kept
     before, readable = text.vectors.clone(), [2, 3, 5, 6, 7]
@@ -215,14 +244,18 @@ def test_texts_are_kept_as_pictures_are_and_drawn_by_their_own_number() -> None:
     assert text.present.nonzero().view(-1).tolist() == readable
     assert not before[[0, 1, 4]].any()
     with torch.no_grad():
-        text.encoder.dense.bias.add_(1.0)
+        for parameter in text.encoder.parameters():
+            parameter.mul_(1.1)
+    now = text.encoder(torch.as_tensor(tokens)).detach()
     with items.showing(torch.arange(len(SHOWN)), texts=3, media=2):
         assert text._shown is not None
         assert photo._shown is not None
         shown = text._shown[0].tolist()
         assert set(photo._shown[0].tolist()) <= set(shown) <= set(readable)
         assert len(shown) == 3
-    torch.testing.assert_close(text.vectors[shown], before[shown] + 1.0)
+    moved = (now - before)[shown]
+    assert moved.abs().max() > 1e-3
+    torch.testing.assert_close(text.vectors[shown], before[shown] + moved - moved.mean(dim=0))
     rest = sorted(set(readable) - set(shown))
     assert torch.equal(text.vectors[rest], before[rest])
 

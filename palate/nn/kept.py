@@ -11,6 +11,13 @@ says. So vectors are read standardised, dimension by dimension, by the kept vect
     v = (u − mean u) / √(var u + 0.01 · mean of var u over the dimensions)
 
 Mean and variance are constants of each step; after training they stay.
+
+Each step of the optimiser moves the vectors that an encoder gives, and kept ones stay behind. The items that
+are shown are those that the step asks for, so whatever tells fresh vectors from kept ones tells the answer,
+and an encoder would learn that first: to run ahead of the table, in one direction. So the n shown items S
+move against one another, and not together; gradients go through the means:
+
+    u_v = f(x_v) − 1/n Σ_{w ∈ S} f(x_w) + 1/n Σ_{w ∈ S} u_w ,  v ∈ S
 """
 
 from __future__ import annotations
@@ -121,6 +128,8 @@ class KeptColumn(nn.Module):
         if not len(items):
             return
         fresh = self._encode(items)
+        # What moves all items alike has moved the kept ones too, and would otherwise tell shown from kept.
+        fresh = fresh - fresh.mean(dim=0) + self.vectors[items].mean(dim=0)
         self._keep(items, fresh.detach())
         self._standardise()
         self.trained.fill_(True)
