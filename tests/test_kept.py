@@ -335,7 +335,6 @@ TINY = {
         "width": 16,
         "blocks": 2,
         "max_history": 20,
-        "id_dropout": 0.8,
         "image": {"encoder": "classic", "size": SIDE, "filters": [4], "dense": 8, "dropout": 0.1},
     },
     "train": {
