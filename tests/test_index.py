@@ -1,6 +1,7 @@
 """Indexes: one contract, the slow and obvious search against the fast ones, changes while others search."""
 
 import json
+import sys
 import threading
 
 import numpy as np
@@ -8,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from palate.errors import BundleError, DataError
+from palate.errors import BundleError, DataError, MissingExtraError
 from palate.retrieve.approximate import MOST_PROPOSED, ApproximateIndex
 from palate.retrieve.best import best, room
 from palate.retrieve.build import build_index, exact_limit, load_index, save_index
@@ -65,7 +66,7 @@ def searches(draw):
     return whole_numbers(rows, seed=seed), states, draw(st.integers(1, 40)), gone, allowed, excluded, bonuses
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=60, deadline=None)
 @given(searches())
 def test_the_exact_index_finds_what_the_slow_way_finds(search):
     vectors, states, k, gone, allowed, excluded, bonuses = search
@@ -73,7 +74,7 @@ def test_the_exact_index_finds_what_the_slow_way_finds(search):
     assert_found(found, slow(vectors, states, k, gone, allowed, excluded, bonuses))
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=25, deadline=None)
 @given(searches())
 def test_the_approximate_index_obeys_filters_and_scores_exactly(search):
     """On so few items it finds nearly all; what it gives is allowed, ordered, scored, and k where k exist."""
@@ -90,16 +91,18 @@ def test_the_approximate_index_obeys_filters_and_scores_exactly(search):
         assert (found.ids[row, len(ids) :] == -1).all()
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=80, deadline=None)
 @given(
     st.lists(st.one_of(st.just(-np.inf), st.integers(-4, 4).map(float)), min_size=1, max_size=700),
     st.integers(1, 900),
 )
 def test_the_best_are_those_of_a_whole_sort(values, k):
-    line = room(1, len(values))[0]
-    line[: len(values)] = values
-    order = np.lexsort((np.arange(len(values)), -line[: len(values)]))
-    assert best(line, k).tolist() == [column for column in order if line[column] > -np.inf][:k]
+    columns = [np.array(values, np.float32), np.array(values[::-1], np.float32)]
+    scores = room(len(values), 2)
+    scores[: len(values)] = np.stack(columns, axis=1)
+    for column, found in zip(columns, best(scores, k), strict=True):
+        order = np.lexsort((np.arange(len(values)), -column))
+        assert found.tolist() == [place for place in order if column[place] > -np.inf][:k]
 
 
 def clustered(items, states, seed=0, width=16, groups=40):
@@ -228,7 +231,7 @@ def test_searches_see_each_change_whole_and_never_what_is_gone(kind):
             index.remove(np.array([300]))
 
     def look():
-        for _ in range(150):
+        for _ in range(60):
             found = index.search(np.ones((2, 8), np.float32), 10)
             ids, scores = found
             if ((ids >= 250) & (ids < 300)).any() or (ids < 2).any() or len(set(ids[0].tolist())) < 10:
@@ -281,6 +284,12 @@ def test_few_items_are_compared_with_all_and_no_states_are_needed():
     assert index.recall == 1.0
     with pytest.raises(DataError, match="0 states to measure recall with"):
         build_index(whole_numbers(50), np.zeros((0, 8), np.float32), exact_up_to=10)
+
+
+def test_without_usearch_the_message_names_the_extra(monkeypatch):
+    monkeypatch.setitem(sys.modules, "usearch.index", None)
+    with pytest.raises(MissingExtraError, match=r"palate\[serve\]"):
+        ApproximateIndex(whole_numbers(20))
 
 
 def test_an_empty_index_finds_nothing():

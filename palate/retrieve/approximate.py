@@ -21,6 +21,9 @@ NEIGHBOURS = 16
 """Edges of each item in each layer; the lowest has twice as many."""
 CARE = 128
 """Candidates kept while an item finds its place in the graph."""
+SLACK = 2
+"""The last of many proposals are less sure to be the next best, so more are asked for than are needed, unless
+the search keeps so many candidates anyway."""
 MOST_PROPOSED = 1024
 """Where more proposals than this would be needed, an exact search is asked instead."""
 
@@ -99,6 +102,8 @@ class ApproximateIndex(ExactIndex):
             np.sort(np.concatenate([avoided, of[0]])) for avoided, of in zip(excluded, bonuses, strict=True)
         ]
         proposals = -(-(k + max(map(len, refused), default=0)) * there // max(left, 1))
+        if proposals * SLACK > self.expansion:
+            proposals *= SLACK
         found = nothing(len(states), k)
         while pending and 0 < proposals <= min(MOST_PROPOSED, there):
             short = []

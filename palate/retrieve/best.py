@@ -1,4 +1,8 @@
-"""The best k of very many scores: the maxima of groups first, then only groups that can hold one of them."""
+"""The best k of very many scores: the maxima of groups first, then only groups that can hold one of them.
+
+Scores stand as [W, B], one column for each of B rows of a search: so a product of a long table with a few
+states comes out, which libraries compute sooner than its transpose.
+"""
 
 from __future__ import annotations
 
@@ -8,41 +12,45 @@ import numpy.typing as npt
 from palate.schema import IntArray
 
 GROUP = 128
-"""Scores of one group: member m of group g stands at ``g + m · groups``, so that their maximum is taken by
-comparing long rows with each other, which processors do many at a time."""
+"""Scores of one group: member m of group g stands at ``g + m · groups``, so that their maxima are taken by
+comparing long stretches with each other, which processors do many at a time."""
+
+Scores = npt.NDArray[np.float32]
 
 
-def room(rows: int, columns: int) -> npt.NDArray[np.float32]:
-    """Where scores of so many columns are written: float32 [rows, W], W the next multiple of ``GROUP``; what
-    is beyond the columns is −∞."""
-    width = -(-columns // GROUP) * GROUP
-    scores = np.empty((rows, width), np.float32)
-    scores[:, columns:] = -np.inf
+def room(candidates: int, rows: int) -> Scores:
+    """Where scores of so many candidates are written: float32 [W, rows], W the next multiple of ``GROUP``.
+
+    What is beyond the candidates is −∞.
+    """
+    scores = np.empty((-(-candidates // GROUP) * GROUP, rows), np.float32)
+    scores[candidates:] = -np.inf
     return scores
 
 
-def best(scores_W: npt.NDArray[np.float32], k: int) -> IntArray:
-    """Columns of the k best scores, best first, equal ones by column; fewer where the rest is −∞.
+def best(scores_WB: Scores, k: int) -> list[IntArray]:
+    """For each column, where its k best scores stand, best first, equal ones in order.
+
+    They are fewer where the rest is −∞.
 
     The k-th best of the groups' maxima is at most the k-th best score, so groups below it hold none of the k.
 
     Args:
-        scores_W: of a length that ``room`` gives.
+        scores_WB: of a shape that ``room`` gives.
     """
-    groups = len(scores_W) // GROUP
-    members = scores_W.reshape(GROUP, groups)
+    members = scores_WB.reshape(GROUP, -1, scores_WB.shape[1])
     tops = members.max(axis=0)
-    if k < groups:
-        least = np.partition(tops, groups - k)[groups - k]
-        chosen = np.flatnonzero((tops >= least) & (tops > -np.inf))
-    else:
-        least = np.float32(-np.inf)
-        chosen = np.flatnonzero(tops > -np.inf)
-    values = members[:, chosen]
-    member, group = np.nonzero((values >= least) & (values > -np.inf))
-    columns = member * groups + chosen[group]
-    values = scores_W[columns]
+    return [_best(members[:, :, row], np.ascontiguousarray(tops[:, row]), k) for row in range(tops.shape[1])]
+
+
+def _best(members: Scores, tops: Scores, k: int) -> IntArray:
+    groups = len(tops)
+    least = np.partition(tops, groups - k)[groups - k] if k < groups else np.float32(-np.inf)
+    chosen = np.flatnonzero((tops >= least) & (tops > -np.inf))
+    scores = members[:, chosen]
+    member, group = np.nonzero((scores >= least) & (scores > -np.inf))
+    places, values = member * groups + chosen[group], scores[member, group]
     if len(values) > 4 * k:
         kept = values >= np.partition(values, len(values) - k)[len(values) - k]
-        columns, values = columns[kept], values[kept]
-    return columns[np.lexsort((columns, -values))[:k]]
+        places, values = places[kept], values[kept]
+    return places[np.lexsort((places, -values))[:k]]

@@ -81,19 +81,16 @@ class Popularity:
         del bonuses  # of one person's taste
         counts = self.counts().astype(np.float32)
         reach = len(counts) if allowed is None else min(len(counts), len(allowed))
-        line = room(1, reach)[0]
-        line[:reach] = np.where(counts[:reach] > 0, counts[:reach], -np.inf)
-        line[:FIRST_ID] = -np.inf
+        counts[:FIRST_ID] = 0
         if allowed is not None:
-            line[:reach][~allowed[:reach]] = -np.inf
+            counts[:reach][~allowed[:reach]] = 0
+        scores = room(reach, len(states_BD))
+        scores[:reach] = np.where(counts[:reach] > 0, counts[:reach], -np.inf)[:, None]
+        for row, ids in enumerate(excluded or ()):
+            scores[ids[ids < reach], row] = -np.inf
         found = nothing(len(states_BD), k)
-        for row in range(len(states_BD)):
-            scores = line
-            if excluded is not None:
-                scores = line.copy()
-                scores[excluded[row][excluded[row] < reach]] = -np.inf
-            top = best(scores, k)
-            found.ids[row, : len(top)], found.scores[row, : len(top)] = top, scores[top]
+        for row, top in enumerate(best(scores, k)):
+            found.ids[row, : len(top)], found.scores[row, : len(top)] = top, scores[top, row]
         return found
 
     def _refer_to(self, latest: int) -> None:
@@ -121,14 +118,16 @@ class Fallback:
     and places for new items are as in every list.
     """
 
-    def __init__(self, rules: Rules, popularity: Popularity) -> None:
-        self._rules, self._popularity = rules, popularity
+    def __init__(self, rules: Rules) -> None:
+        self.popularity = Popularity(rules.settings.fallback.half_life_days, rules.catalogue.size)
+        """To be told every event."""
+        self._rules = rules
 
     def select(self, index: Index, request: Request) -> list[Pick]:
         """The list: at most k picks, each with its source."""
         rules, share = self._rules, self._rules.settings.fallback.context_share
         sources = {
-            "popular": Source(self._popularity, request.state),
+            "popular": Source(self.popularity, request.state),
             "taste": Source(index, request.state, bonus=request.bonus),
         }
         names, lead = ("popular", "new", "taste"), None

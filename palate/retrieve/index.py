@@ -213,27 +213,26 @@ class ExactIndex:
         if eligible is not None and np.count_nonzero(eligible) * NARROW < self._size:
             ids = np.flatnonzero(eligible)
             table, eligible = table[ids], None
-        columns = len(table)
-        step = max(1, MOST_SCORES // max(columns, 1))
+        step = max(1, MOST_SCORES // max(len(table), 1))
         for first in range(0, len(states), step):
-            part = states[first : first + step]
-            scores = room(len(part), columns)
-            np.matmul(part, table.T, out=scores[:, :columns])
+            rows = range(first, min(first + step, len(states)))
+            scores = room(len(table), len(rows))
+            np.matmul(table, states[first : first + step].T, out=scores[: len(table)])
             if eligible is not None:
-                np.copyto(scores[:, :columns], -np.inf, where=~eligible)
+                scores[np.flatnonzero(~eligible)] = -np.inf
             elif ids is None:
-                scores[:, :FIRST_ID] = -np.inf
-            for row, line in enumerate(scores, first):
+                scores[:FIRST_ID] = -np.inf
+            for column, row in enumerate(rows):
                 items, values = bonuses[row]
-                at, known = self._columns(items, ids)
-                line[at] += np.asarray(values, np.float32)[known]
-                line[self._columns(excluded[row], ids)[0]] = -np.inf
-                top = best(line, k)
+                at, known = self._places(items, ids)
+                scores[at, column] += np.asarray(values, np.float32)[known]
+                scores[self._places(excluded[row], ids)[0], column] = -np.inf
+            for row, column, top in zip(rows, scores.T, best(scores, k), strict=True):
                 found.ids[row, : len(top)] = top if ids is None else ids[top]
-                found.scores[row, : len(top)] = line[top]
+                found.scores[row, : len(top)] = column[top]
         return found
 
-    def _columns(self, items: IntArray, ids: IntArray | None) -> tuple[IntArray, BoolArray]:
+    def _places(self, items: IntArray, ids: IntArray | None) -> tuple[IntArray, BoolArray]:
         """Where those of the items stand that are among the ids (None: all up to the end); which they are."""
         if ids is None:
             known = (items >= 0) & (items < self._size)
