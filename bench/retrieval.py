@@ -3,9 +3,9 @@
     OMP_NUM_THREADS=1 python -m bench.retrieval --items 10000 100000 1000000 --json
 
 Vectors are drawn around ``--groups`` middles, and states around the same ones: what was learned lies in
-groups. ``--groups 0`` draws both from one normal distribution, the hardest case for a graph of neighbours. Each
-search leaves out ``--history`` items, the best of the row, as a service does with what was seen. Lists are those of
-``Rules.select_all`` with a cap per brand and a share of places for new items.
+groups. ``--groups 0`` draws both from one normal distribution, the hardest case for a graph of neighbours.
+Each search leaves out ``--history`` items, the best of the row, as a service does with what was seen. Lists
+are those of ``Rules.select_all`` with a cap per brand and a share of places for new items.
 """
 
 from __future__ import annotations

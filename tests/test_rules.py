@@ -1,5 +1,7 @@
 """Rules: a list equals the slow walk down everything; each rule has its known answer; faults are told."""
 
+import threading
+
 import numpy as np
 import polars as pl
 import pytest
@@ -317,7 +319,7 @@ def test_a_fallback_is_the_same_walk_with_other_places(drawn):
             assert [pick.id for pick in picks] == [item for item, _ in expected]
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=20, deadline=None)
 @given(worlds(), st.sampled_from([ExactIndex, ApproximateIndex]))
 def test_k_items_come_back_whenever_k_exist_and_all_are_allowed(drawn, kind):
     """With caps on one field of single labels no list could be longer than the one that the labels allow."""
@@ -494,6 +496,36 @@ def test_changes_of_the_catalogue_hold_at_once():
         (6, "new"),
         (2, "taste"),
     ]
+
+
+def test_lists_are_whole_while_the_catalogue_changes():
+    """Items get labels that nobody had before, and new items come, while lists under caps are made."""
+    vectors, state = falling(200)
+    catalogue, index = make_catalogue(["a"] * 150 + ["b"] * 50), ExactIndex(vectors)
+    rules, done, faults = rules_of(catalogue, caps=[{"field": "brand", "most": 2}]), threading.Event(), []
+
+    def change():
+        for step in range(400):
+            catalogue.put(np.array([2 + step % 100]), pl.DataFrame({"brand": [f"brand {step}"]}), new=False)
+            catalogue.put(np.array([202 + step]), pl.DataFrame({"brand": ["a"]}), new=True)
+            catalogue.hide(np.array([102 + step % 10]))
+        done.set()
+
+    def look():
+        try:
+            while not done.is_set():
+                picks = rules.select(index, Request(state, 4, any_of={"brand": ("a", "b")}))
+                if len(picks) != 4 or len(set(ids_of(picks))) != 4:
+                    faults.append(picks)
+        except Exception as error:
+            faults.append(error)
+
+    threads = [threading.Thread(target=work) for work in (change, look, look)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(60)
+    assert faults == []
 
 
 # ---- what is told ------------------------------------------------------------------------------------------

@@ -35,6 +35,8 @@ class LabelColumn:
         self._labels: list[tuple[int, ...]] = [()]
         self._number: dict[tuple[int, ...], int] = {(): 0}
         self._having: list[list[int]] = []
+        # A combination that is looked up has to be in the table, so nobody adds one meanwhile.
+        self._changing = threading.Lock()
         for row, cell in enumerate(cells):
             if cell is not None:
                 self._combination[row] = self._number_of(cell)
@@ -45,10 +47,11 @@ class LabelColumn:
 
     def mask(self, codes: Iterable[int]) -> BoolArray:
         """[V]: the item has one of these labels."""
-        found = np.zeros(len(self._labels), np.bool_)
-        for code in codes:
-            found[self._having[code]] = True
-        return found[self._combination]
+        with self._changing:
+            found = np.zeros(len(self._labels), np.bool_)
+            for code in codes:
+                found[self._having[code]] = True
+            return found[self._combination]
 
     def codes(self, labels: Iterable[str]) -> list[int]:
         """Of those labels that any item has ever had."""
@@ -56,11 +59,13 @@ class LabelColumn:
 
     def put(self, item: int, cell: Any) -> None:
         """The item has the labels of the cell."""
-        self._combination[item] = 0 if cell is None else self._number_of(cell)
+        with self._changing:
+            self._combination[item] = 0 if cell is None else self._number_of(cell)
 
     def grow(self, rows: int) -> None:
         """There are so many items; those that come have no labels."""
-        self._combination = _grown(self._combination, rows, 0)
+        with self._changing:
+            self._combination = _grown(self._combination, rows, 0)
 
     def _number_of(self, cell: Any) -> int:
         labels = (cell,) if isinstance(cell, str) else tuple(cell)
