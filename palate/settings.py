@@ -125,7 +125,8 @@ class AudioSettings(Frozen):
     window_ms: Annotated[float, Field(gt=0.0)] = 32.0
     hop_ms: Annotated[float, Field(gt=0.0)] = 16.0
     filters: tuple[Positive, ...] = (16, 32, 64)
-    """Filters of each stage; each stage halves bands and time, which were halved once before."""
+    """Filters of each stage; each stage halves the bands, which were halved once before; time is halved
+    twice."""
     kernel_size: Positive = 3
     """Bands and steps of time of each filter; odd."""
     blocks: Positive = 1

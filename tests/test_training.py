@@ -85,7 +85,7 @@ class StopAt(Silent):
     def __init__(self, steps: int) -> None:
         self.left = steps
 
-    def step(self, epoch, loss, events_per_second):
+    def step(self, epoch, loss, units_per_second):
         self.left -= 1
         if self.left == 0:
             raise KeyboardInterrupt

@@ -65,6 +65,8 @@ class HistoryCourse:
         TrainingError: there is no training event.
     """
 
+    unit = "events"
+
     def __init__(
         self, model: TasteModel, prepared: Prepared, settings: Settings, labels: tuple[Labels, ...]
     ) -> None:
