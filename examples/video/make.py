@@ -112,7 +112,7 @@ def make(
     for of, file in zip(family.tolist(), files, strict=True):
         write_film(out / file, clip(movements[of // len(shapes)], shapes[of % len(shapes)], generator))
     settings = {
-        "model": {"width": 64, "blocks": 2, "id_dropout": 0.5, "video": {"encoder": "volume"}},
+        "model": {"width": 64, "blocks": 2, "video": {"encoder": "volume"}},
         "train": {"learning_rate": 3e-3},
     }
     write_world(
