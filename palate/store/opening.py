@@ -41,7 +41,7 @@ def open_store(url: str, *, create: bool = True) -> EventStore:
         DataError: it is no URL.
         MissingExtraError: PostgreSQL's driver is not installed.
     """
-    place = database_url(url)
+    given = place = database_url(url)
     backend = place.get_backend_name()
     if backend == "sqlite":
         place = _file(place, create)
@@ -57,11 +57,11 @@ def open_store(url: str, *, create: bool = True) -> EventStore:
     for engine in (writing, reading):
         event.listen(engine, "connect", _CONNECTED[backend])
     event.listen(writing, "begin", lambda connection: connection.exec_driver_sql(_BEGIN[backend]))
-    store = EventStore(place, writing, reading)
+    store = EventStore(given, writing, reading)
     try:
         with store.writing() as connection:
             if not create and not inspect(connection).has_table(VERSION.name):
-                raise StoreError(f"There is no event store in {shown(place)}. Check the URL.")
+                raise StoreError(f"There is no event store in {shown(given)}. Check the URL.")
             _refuse_other_encodings(connection)
             bring_up_to_date(connection)
     except BaseException:
