@@ -5,6 +5,7 @@ import sqlite3
 import subprocess
 import sys
 import threading
+import time
 from pathlib import Path
 
 import pytest
@@ -24,7 +25,7 @@ from palate.errors import (
 from palate.store.layout import bring_up_to_date
 from palate.store.opening import open_store
 from palate.store.records import AppendResult, AuditLine, ItemChange, ItemState, StoredEvent
-from tests.postgresql import new_database
+from tests.postgresql import new_database, new_place
 
 ROOT = Path(__file__).parent.parent
 DATABASES = ["sqlite file", "sqlite in memory", "postgresql"]
@@ -33,7 +34,7 @@ DURABLE = ["sqlite file", "postgresql"]
 
 def a_url(kind: str, folder: Path, request: pytest.FixtureRequest) -> str:
     if kind == "postgresql":
-        return new_database(request.getfixturevalue("postgresql"))
+        return new_place(request.getfixturevalue("postgresql"))
     return "sqlite://" if kind == "sqlite in memory" else f"sqlite:///{folder / 'events.db'}"
 
 
@@ -348,6 +349,14 @@ def test_calls_at_the_same_time_are_each_told_what_became_of_their_own_events(st
     assert numbers == sorted(set(numbers))
 
 
+def is_held(lock) -> bool:
+    """Whether another thread has the lock."""
+    if lock.acquire(blocking=False):
+        lock.release()
+        return False
+    return True
+
+
 def test_calls_that_wait_share_one_commit(tmp_path):
     """While one writer is held up, many calls arrive; then they need one commit, and not one each."""
     url = f"sqlite:///{tmp_path / 'events.db'}"
@@ -356,10 +365,13 @@ def test_calls_that_wait_share_one_commit(tmp_path):
         listen(store._writing_engine, "commit", commits.append)
         other.execute("BEGIN IMMEDIATE")
         threads = [threading.Thread(target=store.append, args=([view(n)],)) for n in range(20)]
-        for thread in threads:
+        threads[0].start()
+        while store._waiting or not is_held(store._turn):  # until it waits for the file
+            time.sleep(0.001)
+        for thread in threads[1:]:
             thread.start()
-        while len(store._waiting) < 19:  # the first has gone ahead and waits for the file
-            assert threads[0].is_alive()
+        while len(store._waiting) < 19:
+            time.sleep(0.001)
         other.execute("COMMIT")
         for thread in threads:
             thread.join()
@@ -551,7 +563,7 @@ def test_postgresql_in_another_encoding_is_refused(postgresql):
 
 
 def test_a_connection_that_broke_is_replaced(postgresql):
-    with open_store(new_database(postgresql)) as store:
+    with open_store(new_place(postgresql)) as store:
         store.append([view(1)])
         with store.writing() as connection:
             connection.exec_driver_sql(
@@ -580,7 +592,7 @@ def test_no_error_holds_a_password(url, caplog):
 
 
 def test_neither_a_store_nor_its_errors_tell_the_password(postgresql):
-    url = new_database(postgresql).replace("postgres@", "postgres:s3cret@")
+    url = new_place(postgresql).replace("postgres@", "postgres:s3cret@")
     with open_store(url) as store:
         assert "s3cret" not in repr(store)
         with store.writing() as connection:

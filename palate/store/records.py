@@ -112,10 +112,10 @@ def checked_key(key: str, name: str) -> str:
         size = len(key.encode())
     except UnicodeEncodeError:
         raise DataError(f"'{name}' is {key!r}, which is no Unicode text; send it as UTF-8.") from None
-    if "\0" in key:
-        raise DataError(f"'{name}' is {key!r}; a text may not hold the character 0.")
     if size > LONGEST_KEY:
         raise DataError(f"'{name}' has {size:,} bytes; at most {LONGEST_KEY:,} are kept. Use a shorter key.")
+    if "\0" in key:
+        raise DataError(f"'{name}' is {key!r}; a text may not hold the character 0.")
     return key
 
 

@@ -69,7 +69,6 @@ _CHANGES = (
 )
 _LINES = select(*(AUDIT.c[name] for name in AuditLine._fields)).order_by(AUDIT.c.sequence.desc())
 
-
 Answer = TypeVar("Answer")
 
 
@@ -147,8 +146,8 @@ class EventStore:
             for call, result in results:
                 call.result = result
         except StoreError as error:
-            for call in calls:  # each thread raises an error of its own
-                call.error = call.error or StoreError(str(error))
+            for call in calls:  # each thread raises its own; a conflict may be with what is not there now
+                call.error = StoreError(str(error))
         finally:
             for call in calls:
                 if call.open:  # interrupted, for example by Ctrl-C in the thread that had the turn

@@ -83,17 +83,19 @@ def _of_one_type(dataset: Dataset, events: pl.DataFrame, key: str) -> tuple[Data
     if (as_integers.cast(pl.String) == events[key]).fill_null(False).all():
         return dataset, events.with_columns(as_integers)
     text = pl.col(key).cast(pl.String)
-    described = {"user": "users", "item": "items"}[key]
-    frame = getattr(dataset, described)
-    return (
-        replace(
-            dataset,
-            interactions=dataset.interactions.with_columns(text),
-            relations=tuple(_with_text_keys(relation, key) for relation in dataset.relations),
-            **{described: None if frame is None else frame.with_columns(text)},
-        ),
-        events,
+    items, users = dataset.items, dataset.users
+    if key == "item" and items is not None:
+        items = items.with_columns(text)
+    if key == "user" and users is not None:
+        users = users.with_columns(text)
+    longer = replace(
+        dataset,
+        interactions=dataset.interactions.with_columns(text),
+        items=items,
+        users=users,
+        relations=tuple(_with_text_keys(relation, key) for relation in dataset.relations),
     )
+    return longer, events
 
 
 def _with_text_keys(relation: pl.DataFrame, key: str) -> pl.DataFrame:
