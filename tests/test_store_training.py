@@ -1,18 +1,13 @@
 """Events of the store in training: none is lost, none counts twice, keys of both kinds meet."""
 
-import json
 from dataclasses import replace
-from pathlib import Path
 
 import polars as pl
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from typer.testing import CliRunner
 
 from palate import Settings
-from palate.cli import app
-from palate.data.source import dataset_from_frames
 from palate.data.store import prepare
 from palate.errors import StoreError
 from palate.schema import Dataset
@@ -82,7 +77,7 @@ EVENT = st.tuples(
 )  # fmt: skip
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=10, deadline=None)
 @given(
     before=st.lists(EVENT, min_size=1, max_size=12), after=st.lists(EVENT, max_size=12), text=st.booleans()
 )
@@ -137,37 +132,3 @@ def test_a_store_that_is_not_there_is_not_made(tmp_path):
     with pytest.raises(StoreError, match="There is no event store"):
         with_events(NUMBERED, f"sqlite:///{tmp_path / 'events.db'}")
     assert list(tmp_path.iterdir()) == []
-
-
-def test_the_command_line_trains_on_the_store_too(tmp_path: Path):
-    table = pl.DataFrame(
-        {
-            "user": [p for p in range(12) for _ in range(5)],
-            "item": [(p + n) % 6 for p in range(12) for n in range(5)],
-        }
-    ).with_columns(time=1_700_000_000 + 60 * pl.int_range(pl.len()))
-    table.write_csv(tmp_path / "orders.csv")
-    url = f"sqlite:///{tmp_path / 'events.db'}"
-    with open_store(url) as store:
-        store.append(
-            [
-                StoredEvent(f"e{n}", "guest", str(n % 6), "interaction", 1_700_100_000_000_000 + n)
-                for n in range(4)
-            ]
-        )
-    words = ["train", tmp_path / "orders.csv", "--out", tmp_path / "run", "--events-from", url, "--json"]
-    small = ["model.width=8", "model.blocks=1", "train.max_epochs=1", "evaluate.bootstrap=50",
-             "evaluate.baselines=[popularity]"]  # fmt: skip
-    trained = CliRunner().invoke(
-        app, [*map(str, words), *(word for each in small for word in ("--set", each))], catch_exceptions=False
-    )
-    assert trained.exit_code == 0, trained.output
-    report = json.loads((tmp_path / "run" / "data" / "report.json").read_text())
-    assert report["after"]["people"] == 13
-    found = CliRunner().invoke(
-        app, ["recommend", str(tmp_path / "run"), "--user", "guest", "--json"], catch_exceptions=False
-    )
-    assert len(json.loads(found.stdout)) > 0
-    assert (
-        dataset_from_frames(table, user="user", item="item", time="time").interactions.collect().height == 60
-    )
