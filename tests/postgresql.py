@@ -20,7 +20,7 @@ import psycopg
 _NUMBERS = count()
 _WHILE_WE_LIVE = '"$@" & read _; kill -QUIT $!; wait'
 """Also when the tests are killed: then nobody holds the other end of the standard input any more. The
-server stops at once; what it leaves half done is thrown away."""
+server, in a session that no signal to the tests reaches, stops at once; what it leaves is thrown away."""
 
 
 @contextmanager
@@ -49,7 +49,7 @@ def running_server() -> Iterator[Path]:
         with (folder / "log").open("wb") as log:
             server = subprocess.Popen(
                 ["sh", "-c", _WHILE_WE_LIVE, "sh", *command], stdin=subprocess.PIPE, stdout=log, stderr=log,
-                cwd=folder, **person,
+                cwd=folder, start_new_session=True, **person,
             )  # fmt: skip
         try:
             _wait(server, data, folder / "log")
