@@ -24,13 +24,13 @@ import numpy.typing as npt
 import polars as pl
 
 from palate.data.cells import inside
-from palate.data.images import EMPTY, decode_images
+from palate.data.images import EMPTY, decode_image
 from palate.data.sounds import decode_audio, spectrogram_shape
 from palate.data.videos import decode_video
 from palate.schema import FieldKind, IntArray, Media, Note
 from palate.settings import ModelSettings
 
-DECODING = 1
+DECODING = 2
 """Changes when the same file and settings give other values, so that old rows are not taken for new ones."""
 
 LARGEST = {FieldKind.IMAGE: 2**26, FieldKind.AUDIO: 2**30, FieldKind.VIDEO: 2**32}
@@ -221,7 +221,7 @@ class Decoder:
                 waiting[place] = content
                 held += len(content)
             if held > PIECE_BYTES or place == len(paths) - 1:
-                decoded = decode_images(list(waiting.values()), self.settings.image.size)
+                decoded = [decode_image(bytes_of, self.settings.image.size) for bytes_of in waiting.values()]
                 for where, values in zip(waiting, decoded, strict=True):
                     found[where] = _found(found[where].digest, values)
                 waiting, held = {}, 0

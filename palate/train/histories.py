@@ -103,8 +103,8 @@ class HistoryCourse:
             epoch=epoch,
         )
 
-    def batch(self, rows: IntArray, epoch: int, step: int) -> Batch:
-        return training_batch(
+    def batch(self, rows: IntArray, epoch: int, step: int) -> Batch[torch.Tensor]:
+        batch = training_batch(
             self.histories,
             rows,
             max_history=self.max_history,
@@ -114,9 +114,10 @@ class HistoryCourse:
             past=self.model.again is not None and not self.draws_negatives,
             seed=(self.settings.seed, epoch, step),
         )
+        return batch.map(torch.from_numpy)
 
     def loss(
-        self, fabric: Fabric, network: torch.nn.Module, examples: Batch
+        self, fabric: Fabric, network: torch.nn.Module, examples: Batch[torch.Tensor]
     ) -> tuple[torch.Tensor, float, int]:
         """The weighted mean of the tasks' losses, over the catalogue or a sample of it."""
         met = torch.cat([examples.item, examples.target])
@@ -125,7 +126,7 @@ class HistoryCourse:
             if self.draws_negatives:
                 batch, sample = draw_sample(batch, self.probability_V, self.settings.train.negatives)
                 sample = sample.to(fabric.device)
-            batch = batch.to(fabric.device)
+            batch = batch.map(lambda tensor: tensor.to(fabric.device))
             rows = None if sample is None else sample.rows
             vectors = network(batch, rows, self.settings.model.id_dropout)
             total, weight = torch.zeros((), device=fabric.device), 0.0
