@@ -479,7 +479,7 @@ class Recommender:
 
     def _describe_items(self, prepared: Prepared, ids: IntArray, names: Collection[str]) -> None:
         """These data hold from now on; the item tower describes their items anew, these fields of these items
-        from their pictures, clips and tracks."""
+        from their texts, pictures, clips and tracks."""
         changed = replace(self._fitted(), prepared=prepared)
         model = _restore_model(changed, ids, names)
         self._adopt(replace(changed, weights=model.state_dict()), model)
@@ -678,7 +678,8 @@ class Items:
                 no field of this data; a cell that is not of its field's kind; media that do not fit; files
                 without ``media_folder``.
         """
-        return self._change(add_items, table, media, media_folder, self._recommender.prepared.media.keys())
+        everything = {field.name for field in self._recommender.prepared.schema.fields}
+        return self._change(add_items, table, media, media_folder, everything)
 
     def update(
         self,
@@ -755,15 +756,16 @@ def _build_model(
 def _restore_model(bundle: Bundle, anew: IntArray | None = None, names: Collection[str] = ()) -> TasteModel:
     """The trained network; items that came after training have content but no id vector.
 
-    Of the items ``anew`` the media of the fields ``names`` are encoded again, or missing if there are none.
+    Of the items ``anew`` the texts and media of the fields ``names`` are encoded again, or missing if there
+    are none.
     """
     num_ids = len(bundle.weights["items.warm"])
     model = _build_model(bundle.settings, bundle.prepared, bundle.content_encoder, num_ids, bundle.classes)
     model.load_state_dict(bundle.weights)
-    for column in model.items.media if anew is not None else ():
+    for column in model.items.kept if anew is not None else ():
         if column.shape.name in names:
             column.forget(torch.from_numpy(anew))
-    model.items.encode_new_media()
+    model.items.encode_new()
     return model
 
 

@@ -282,6 +282,8 @@ class TrainSettings(Frozen):
     media: Literal["end_to_end", "frozen"] = "end_to_end"
     """``end_to_end``: encoders of pictures, sound and video learn with everything else; ``frozen``: each
     picture is encoded once and encoders stay as they are, which wants a pretrained one."""
+    text_items: Positive = 512
+    """Items of each step whose texts are encoded with gradients; the others' vectors are kept ones."""
     media_items: Positive = 64
     """Items of each step whose pictures are encoded with gradients; the others' vectors are kept ones."""
     validate_metric: str = "ndcg@10"

@@ -58,10 +58,10 @@ def test_an_updated_item_is_where_a_new_one_with_its_words_would_be(grown):
 
 
 def test_an_update_trains_nothing_and_moves_nobody_else(grown):
-    weights = {name: value.clone() for name, value in grown.model.state_dict().items()}
+    weights = {name: value.clone() for name, value in grown.model.named_parameters()}
     before = dict(grown.recommend(["u003"], k=100, filter_seen=False).select("item", "score").iter_rows())
     grown.items.update(pl.DataFrame({"item": ["i000"], "title": ["mint syrup"]}))
-    assert all(value.equal(weights[name]) for name, value in grown.model.state_dict().items())
+    assert all(value.equal(weights[name]) for name, value in grown.model.named_parameters())
     after = dict(grown.recommend(["u003"], k=100, filter_seen=False).select("item", "score").iter_rows())
     assert after["i000"] != before["i000"]
     others = [item for item in before if item != "i000"]

@@ -40,7 +40,9 @@ ALL = ENCODER.encode(TABLE)
 
 def tower(content: Content = ALL, num_ids: int | None = None) -> ItemTower:
     torch.manual_seed(0)
-    return ItemTower(SETTINGS, content, WARM[: num_ids or content.rows], num_ids)
+    items = ItemTower(SETTINGS, content, WARM[: num_ids or content.rows], num_ids)
+    items.encode_new()
+    return items
 
 
 def test_contributions_add_up_to_the_vector_exactly() -> None:
@@ -89,13 +91,16 @@ def test_some_rows_are_the_same_as_in_the_whole_table(rows: list[int]) -> None:
 
 
 def test_appended_items_equal_the_same_items_encoded_at_once() -> None:
+    trained = tower(ENCODER.encode(TABLE[:5]))
     grown = tower(ENCODER.encode(TABLE[:5]))
     grown.append(ENCODER.encode(TABLE[5:6]))
     grown.append(ENCODER.encode(TABLE[6:]))
     assert grown.size == 7
-    at_once = tower(ALL, num_ids=5)
+    at_once = ItemTower(SETTINGS, ALL, num_ids=5)
+    at_once.load_state_dict(trained.state_dict())
+    at_once.encode_new()
     torch.testing.assert_close(grown(), at_once())
-    torch.testing.assert_close(grown()[:5], tower(ENCODER.encode(TABLE[:5]))())
+    torch.testing.assert_close(grown()[:5], trained())
     replaced = tower(ENCODER.encode(TABLE[:5]))
     replaced.set_content(ALL)
     torch.testing.assert_close(replaced(), at_once())
@@ -104,7 +109,9 @@ def test_appended_items_equal_the_same_items_encoded_at_once() -> None:
 def test_gradients_flow_to_every_field() -> None:
     items = tower()
     torch.manual_seed(1)
-    (items() * torch.randn(items.size, SETTINGS.width)).sum().backward()
+    with items.showing(torch.arange(items.size), texts=items.size, media=0):
+        table = items()
+    (table * torch.randn(items.size, SETTINGS.width)).sum().backward()
     silent = [name for name, value in items.named_parameters() if value.grad is None or not value.grad.any()]
     assert silent == []
 
@@ -137,6 +144,7 @@ def test_content_begins_with_as_much_variance_as_ids() -> None:
     for fields in (1, 5):
         whole = encoder.encode(table)
         items = ItemTower(ModelSettings(), Content(count, whole.fields[-fields:]))
+        items.encode_new()
         content = torch.stack([part for _, part in items.contributions()[1:]]).sum(dim=0)
         ratio = content.square().mean().sqrt().item() / ID_STD
         assert 0.8 < ratio < 1.25
@@ -151,9 +159,10 @@ def test_without_fields_the_tower_is_a_table() -> None:
     assert sorted(items.state_dict()) == ["id.weight", "warm"]
 
 
-def test_the_state_holds_weights_and_warmth_but_no_content() -> None:
+def test_the_state_holds_weights_warmth_and_kept_vectors_but_no_content() -> None:
     saved = tower(ALL, num_ids=5)
-    assert not [name for name in saved.state_dict() if name.endswith(("values", "present", "offsets"))]
+    tables = [name for name in saved.state_dict() if name.endswith(("values", "present", "offsets"))]
+    assert tables == ["fields.0.column.present"]
     torch.manual_seed(7)
     loaded = ItemTower(SETTINGS, ALL, num_ids=5)
     loaded.load_state_dict(saved.state_dict())

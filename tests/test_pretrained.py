@@ -17,9 +17,9 @@ from tokenizers import Tokenizer, models, pre_tokenizers, processors
 from palate.data.content import ContentEncoder
 from palate.data.source import dataset_from_frames
 from palate.errors import MissingExtraError, SettingsError
-from palate.nn.fields import EncodedColumn
 from palate.nn.image import build_image_encoder
 from palate.nn.item import ItemTower
+from palate.nn.kept import KeptColumn
 from palate.nn.pretrained import PretrainedText
 from palate.recommender import Recommender
 from palate.schema import Field, FieldKind
@@ -179,23 +179,25 @@ def test_texts_are_cut_into_the_tokens_of_the_encoder(checkpoints: dict[str, Pat
 def test_a_text_is_the_mean_of_its_own_tokens(checkpoints: dict[str, Path]) -> None:
     content = encoded(checkpoints["bert"])
     settings = ModelSettings(width=8, text=text_settings(checkpoints["bert"]))
-    column = EncodedColumn(content.fields[0], settings)
+    column = KeptColumn(content.fields[0], settings)
+    column.encode_new()
     model = transformers.AutoModel.from_pretrained(checkpoints["bert"]).eval()
-    found, present = column(None)
+    found, present = column.vectors, column(None)[1]
     assert present.view(-1).tolist() == [0, 0, 1, 1, 0, 0, 1]
     for row, ids in ((2, [2, 4, 6, 3]), (3, [2, 8, 5, 7, 1, 3]), (6, [2, 7, 3])):
         with torch.no_grad():
             expected = model(torch.tensor([ids])).last_hidden_state[0].mean(dim=0)
         torch.testing.assert_close(found[row], expected, rtol=1e-4, atol=1e-5)
     assert not found[[0, 1, 4, 5]].any()
-    some, _ = column(torch.tensor([6, 2]))
-    assert torch.equal(some, found[[6, 2]])
+    some, whole = column(torch.tensor([6, 2]))[0], column(None)[0]
+    assert torch.equal(some, whole[[6, 2]])
 
 
 def test_a_frozen_encoder_reads_each_text_once(checkpoints: dict[str, Path]) -> None:
     content = encoded(checkpoints["bert"])
     settings = ModelSettings(width=8, text=text_settings(checkpoints["bert"]))
     tower = ItemTower(settings, content)
+    tower.encode_new()
     calls = []
     tower.projections[0].column.encoder.register_forward_hook(lambda *_: calls.append(1))
     before = tower()
@@ -210,7 +212,9 @@ def test_a_frozen_encoder_reads_each_text_once(checkpoints: dict[str, Path]) -> 
     tuned = settings.model_copy(update={"text": text_settings(checkpoints["bert"], tuned="top")})
     torch.manual_seed(0)
     whole = ItemTower(tuned, content).eval()
-    (whole() * torch.randn(7, 8)).sum().backward()
+    with whole.showing(torch.arange(7), texts=7, media=0):
+        table = whole()
+    (table * torch.randn(7, 8)).sum().backward()
     reached = [
         path for path, weight in whole.named_parameters() if weight.grad is not None and "bert" in path
     ]
@@ -271,7 +275,9 @@ def test_a_real_sentence_encoder_knows_what_is_alike() -> None:
     settings = ModelSettings(text=text_settings(folder, max_tokens=32))
     table = pl.DataFrame({"title": titles})
     content = ContentEncoder.fit(table, TITLE, np.ones(4, dtype=bool), settings.text).encode(table)
-    vectors = torch.nn.functional.normalize(EncodedColumn(content.fields[0], settings)(None)[0], dim=1)
+    column = KeptColumn(content.fields[0], settings)
+    column.encode_new()
+    vectors = torch.nn.functional.normalize(column.vectors, dim=1)
     alike = (vectors @ vectors.T).fill_diagonal_(-1)
     assert vectors.shape == (4, 384)
     assert alike.argmax(dim=1).tolist() == [1, 0, 3, 2]

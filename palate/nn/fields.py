@@ -22,8 +22,6 @@ from palate.settings import PRETRAINED, ModelSettings
 LARGEST_DIM = 32
 """Width of the vectors of categories and numbers, which hold less than a text."""
 CENTRES = 8
-ROWS_AT_A_TIME = 256
-"""Texts in one pass of an encoder that does not learn."""
 
 
 class Encoder(Protocol):
@@ -130,8 +128,7 @@ def build_text_encoder(vocabulary: int, settings: ModelSettings) -> nn.Module:
 class EncodedColumn(nn.Module):
     """One field of every item, and the encoder that reads it: item rows in, vectors out.
 
-    The values are buffers that are not saved with the weights; they come from the catalogue. Where nothing of
-    the encoder learns, they are its answers, so that it reads every item once.
+    The values are buffers that are not saved with the weights; they come from the catalogue.
     """
 
     values: torch.Tensor
@@ -143,7 +140,6 @@ class EncodedColumn(nn.Module):
         self.shape = field.shape
         self.encoder = build_field_encoder(field.shape, settings)
         self.dim = int(self.encoder.dim)  # type: ignore[arg-type]
-        self.learns = any(parameter.requires_grad for parameter in self.encoder.parameters())
         for name in ("values", "present", "offsets"):
             self.register_buffer(name, None, persistent=False)
         self.set_field(field)
@@ -152,10 +148,6 @@ class EncodedColumn(nn.Module):
         """The column holds these values, of the shape that it was built for, instead."""
         device = next(self.encoder.parameters()).device
         self.values = torch.as_tensor(field.values.copy(), device=device)
-        if not self.learns:
-            with torch.no_grad():
-                parts = [self.encoder(part) for part in torch.split(self.values, ROWS_AT_A_TIME)]
-            self.values = torch.cat(parts)
         self.present = torch.as_tensor(field.present.copy(), device=device).float().unsqueeze(1)
         self.offsets = None if field.offsets is None else torch.as_tensor(field.offsets.copy(), device=device)
 
@@ -171,8 +163,6 @@ class EncodedColumn(nn.Module):
     def forward(self, rows: torch.Tensor | None) -> tuple[torch.Tensor, torch.Tensor]:
         """The vectors [rows, dim] and whether each row has a value, float [rows, 1]; None is all rows."""
         present = self.present if rows is None else self.present[rows]
-        if not self.learns:
-            return self.values if rows is None else self.values[rows], present
         if self.offsets is None:
             return self.encoder(self.values if rows is None else self.values[rows]), present
         if rows is None:

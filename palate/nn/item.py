@@ -18,8 +18,8 @@ from torch.nn import functional
 
 from palate.errors import DataError
 from palate.nn.fields import EncodedColumn
-from palate.nn.media import MediaColumn
-from palate.schema import MEDIA, PADDING, UNKNOWN, BoolArray, Content, EncodedField, FloatArray
+from palate.nn.kept import KeptColumn
+from palate.schema import MEDIA, PADDING, UNKNOWN, BoolArray, Content, EncodedField, FieldKind, FloatArray
 from palate.settings import ModelSettings
 
 ID_STD = 0.02
@@ -34,7 +34,7 @@ no gradient; what it changes is the pace, since a step of the optimiser on P_f m
 class FieldProjection(nn.Module):
     """One field's part of the sum: column → unit scale → projection to the model's width → gate."""
 
-    def __init__(self, column: EncodedColumn | MediaColumn, width: int, fields: int) -> None:
+    def __init__(self, column: EncodedColumn | KeptColumn, width: int, fields: int) -> None:
         super().__init__()
         self.column = column
         self.name = column.shape.name
@@ -46,17 +46,17 @@ class FieldProjection(nn.Module):
 
     def forward(self, rows: torch.Tensor | None) -> torch.Tensor:
         """[rows, width], exactly zero where the value is missing."""
-        # In bfloat16 the many small products lose more to casts than they win: 74 against 53 ms.
+        # In bfloat16 small products lose more to casts than they win.
         with torch.autocast(self.gate.device.type, enabled=False):
             vectors, present = self.column(rows)
             result: torch.Tensor = self.gate * self.projection(self.norm(vectors)) * present
         return result
 
 
-def build_column(field: EncodedField, settings: ModelSettings) -> EncodedColumn | MediaColumn:
+def build_column(field: EncodedField, settings: ModelSettings) -> EncodedColumn | KeptColumn:
     """The column that holds a field of this kind, and its encoder."""
-    if field.shape.kind in MEDIA:
-        return MediaColumn(field, settings)
+    if field.shape.kind in MEDIA or field.shape.kind == FieldKind.TEXT:
+        return KeptColumn(field, settings)
     return EncodedColumn(field, settings)
 
 
@@ -64,8 +64,8 @@ class ItemTower(nn.Module):
     """Vectors of all items, or of some, from their ids and their content.
 
     Row 0 is the start of a history and row 1 the unknown item. Saved are the weights, which rows have an
-    id vector of their own, and the vectors of what is seen or heard; other content is given anew. A new
-    tower has encoded no picture yet: ``encode_new_media`` does.
+    id vector of their own, and the vectors of what is read, seen or heard; other content is given anew. A
+    new tower has encoded no text and no picture yet: ``encode_new`` does.
 
     Args:
         settings: the model's width and the encoders of its fields.
@@ -142,40 +142,44 @@ class ItemTower(nn.Module):
         return [part for part in self.fields if isinstance(part, FieldProjection)]
 
     @property
-    def media(self) -> list[MediaColumn]:
+    def kept(self) -> list[KeptColumn]:
+        """The fields whose vectors are kept: texts, pictures, clips and tracks."""
+        return [part.column for part in self.projections if isinstance(part.column, KeptColumn)]
+
+    @property
+    def media(self) -> list[KeptColumn]:
         """The fields of pictures, clips and tracks."""
-        return [part.column for part in self.projections if isinstance(part.column, MediaColumn)]
+        return [column for column in self.kept if column.shape.kind in MEDIA]
 
     @contextmanager
-    def showing(self, items: torch.Tensor, at_most: int) -> Iterator[None]:
-        """Meanwhile some of these items are read with gradients to the encoders of their media.
+    def showing(self, items: torch.Tensor, *, texts: int, media: int) -> Iterator[None]:
+        """Meanwhile some of these items are read with gradients to the encoders of their texts and media.
 
         Args:
             items: int64 ids, with repetition or without.
-            at_most: so many of them that have media are drawn at random.
+            texts: so many of them that have a text are drawn at random.
+            media: so many of them that have pictures, a clip or a track; drawn from the same order.
         """
-        columns = [column for column in self.media if column.learns]
+        columns = [column for column in self.kept if column.learns]
         if columns:
             items = torch.unique(items.to(self.warm.device))
-            items = items[torch.stack([column.pictured[items] for column in columns]).any(dim=0)]
-            drawn = torch.randperm(len(items))[:at_most].sort().values
-            items = items[drawn.to(items.device)]
+            items = items[torch.randperm(len(items)).to(items.device)]
         for column in columns:
-            column.show(items)
+            column.show(items, media if column.shape.kind in MEDIA else texts)
         try:
             yield
         finally:
             for column in columns:
                 column.hide()
 
-    def encode_new_media(self) -> None:
-        """Items whose media were not encoded yet have vectors of them; nothing is trained."""
-        for column in self.media:
+    def encode_new(self) -> None:
+        """Items whose texts and media were not encoded yet have vectors of them; nothing is trained."""
+        for column in self.kept:
             column.encode_new()
 
-    def refresh_media(self) -> None:
-        """The kept vectors of media are what the encoders that learn make of them at this moment."""
-        for column in self.media:
+    def refresh(self) -> None:
+        """The kept vectors are what the encoders that learn make of texts and media at this moment."""
+        for column in self.kept:
             if column.learns:
                 column.refresh()
 

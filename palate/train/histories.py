@@ -120,8 +120,9 @@ class HistoryCourse:
         self, fabric: Fabric, network: torch.nn.Module, examples: Batch[torch.Tensor]
     ) -> tuple[torch.Tensor, float, int]:
         """The weighted mean of the tasks' losses, over the catalogue or a sample of it."""
-        met = torch.cat([examples.item, examples.target])
-        with fabric.autocast(), self.model.items.showing(met, self.settings.train.media_items):
+        met, options = torch.cat([examples.item, examples.target]), self.settings.train
+        shown = self.model.items.showing(met, texts=options.text_items, media=options.media_items)
+        with fabric.autocast(), shown:
             sample, batch = None, examples
             if self.draws_negatives:
                 batch, sample = draw_sample(batch, self.probability_V, self.settings.train.negatives)

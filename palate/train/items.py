@@ -89,8 +89,8 @@ class ItemCourse:
     ) -> tuple[torch.Tensor, float, int]:
         """The weighted sum of the tasks' mean losses over those of these items that have the label."""
         del network
-        parts = []
-        with fabric.autocast(), self.model.items.showing(torch.from_numpy(examples), len(examples)):
+        parts, items = [], torch.from_numpy(examples)
+        with fabric.autocast(), self.model.items.showing(items, texts=len(items), media=len(items)):
             for task in self.tasks:
                 chosen = np.intersect1d(examples, task.labels.ids(Part.TRAIN))
                 if len(chosen):

@@ -105,7 +105,7 @@ def learn(
         loggers=TensorBoardLogger(folder, name="tensorboard", version="") if folder else None,
     )
     network, *optimisers = fabric.setup(model, *optimisers)
-    progress.seconds += look_at_media(model.items, options)
+    progress.seconds += look_at_content(model.items, options)
 
     for epoch in range(progress.epoch, options.max_epochs):
         if progress.finished:
@@ -147,7 +147,7 @@ def learn(
                 save_checkpoint(last, model, optimisers, progress, run)
 
         trained = time.perf_counter()
-        model.items.refresh_media()
+        model.items.refresh()
         metric = course.validate()
         progress.seconds = began_with + time.perf_counter() - started
         # Not the loop's ``rate``: a run resumed after the last step of a pass takes no step in it.
@@ -168,8 +168,9 @@ def learn(
     return progress
 
 
-def look_at_media(items: ItemTower, options: TrainSettings) -> float:
-    """Every picture, clip and track was encoded once, and encoders learn or not; the seconds that it took.
+def look_at_content(items: ItemTower, options: TrainSettings) -> float:
+    """Every text, picture, clip and track was encoded once, and encoders of media learn or not; the seconds
+    that it took.
 
     Raises:
         SettingsError: an encoder that is nothing but random is to stay so.
@@ -184,7 +185,7 @@ def look_at_media(items: ItemTower, options: TrainSettings) -> float:
                 "(model.image.encoder=pretrained:NAME)."
             )
         column.encoder.requires_grad_(False)
-    items.encode_new_media()
+    items.encode_new()
     return time.perf_counter() - started
 
 

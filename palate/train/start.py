@@ -11,7 +11,7 @@ from palate.errors import SettingsError
 from palate.nn.model import TasteModel
 
 OF_ITEMS = ("column.vectors", "column.present")
-"""What a field of media keeps of each item."""
+"""What a field of texts or media keeps of each item."""
 
 
 def start_from(
@@ -19,8 +19,8 @@ def start_from(
 ) -> tuple[str, ...]:
     """The encoders, projections and gates of the fields that both runs read alike are the other run's.
 
-    What the other run's encoders made of its pictures, clips and tracks is not taken: this run's are encoded
-    by them anew.
+    What the other run's encoders made of its texts, pictures, clips and tracks is not taken: this run's are
+    encoded by them anew.
 
     Alike means: the same vocabulary, tokenizer or scale, so that a number means the same in both, and
     weights of the same shapes. Every other weight stays as it is.

@@ -1,4 +1,4 @@
-"""Pictures in the item tower: a few encoded with gradients, the rest kept, nothing else different."""
+"""Texts and pictures in the item tower: a few encoded with gradients, the rest kept, nothing else changed."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from palate.data.prepared import Prepared
 from palate.data.store import save
 from palate.errors import DataError, SettingsError
 from palate.nn.item import ItemTower
-from palate.nn.media import MediaColumn
+from palate.nn.kept import KeptColumn
 from palate.recommender import Recommender
 from palate.schema import Content, EncodedField, Field, FieldKind, FieldShape, Media
 from palate.settings import ImageSettings, ModelSettings, Settings
@@ -48,6 +48,11 @@ def content(start: int = 0, stop: int = len(SHOWN), photo: EncodedField | None =
     return Content(stop - start, (price, photo or photo_field(SHOWN[start:stop])))
 
 
+def title_field() -> EncodedField:
+    tokens = np.array([[0, 0], [0, 0], [2, 3], [4, 0], [0, 0], [3, 3], [2, 4], [4, 4]], dtype=np.int32)
+    return EncodedField(FieldShape("title", FieldKind.TEXT, 5), tokens, tokens.any(axis=1))
+
+
 def without_pictures(rows: int) -> EncodedField:
     return photo_field([[]] * rows, PHOTOS[:0])
 
@@ -58,11 +63,11 @@ def photo_tower(
     torch.manual_seed(0)
     items = ItemTower(settings, content, None, num_ids)
     if encoded:
-        items.encode_new_media()
+        items.encode_new()
     return items
 
 
-def slow_vectors(column: MediaColumn, shown: list[list[int]] = SHOWN) -> torch.Tensor:
+def slow_vectors(column: KeptColumn, shown: list[list[int]] = SHOWN) -> torch.Tensor:
     """The whole catalogue, picture by picture, with gradients."""
     rows = [
         torch.stack([column.encoder(torch.from_numpy(PHOTOS[[picture]]))[0] for picture in pictures]).mean(
@@ -75,11 +80,18 @@ def slow_vectors(column: MediaColumn, shown: list[list[int]] = SHOWN) -> torch.T
     return torch.stack(rows)
 
 
-def slow_standardised(column: MediaColumn) -> torch.Tensor:
-    """``slow_vectors`` as the column gives them; mean and variance are constants."""
+def slow_standardised(column: KeptColumn, together: list[int] | None = None) -> torch.Tensor:
+    """``slow_vectors`` as the column gives them; mean and variance are constants.
+
+    Args:
+        together: these items move against one another only.
+    """
     vectors = slow_vectors(column)
     known = vectors[[bool(pictures) for pictures in SHOWN]].detach()
     variance = known.var(dim=0, correction=0)
+    if together is not None:
+        mean = vectors[together].mean(dim=0)
+        vectors = vectors - (mean - mean.detach())
     return (vectors - known.mean(dim=0)) / (variance + 0.01 * variance.mean()).sqrt()
 
 
@@ -103,7 +115,7 @@ def test_an_item_without_pictures_gets_exactly_nothing_of_them() -> None:
     bare = photo_tower(Content(len(SHOWN), (photo_field(),)), encoded=False)
     assert not bare.described.any()
     assert torch.equal(bare(), bare.id.weight)
-    bare.encode_new_media()
+    bare.encode_new()
     assert bare.described.tolist() == [bool(pictures) for pictures in SHOWN]
 
 
@@ -118,14 +130,15 @@ def test_showing_everything_is_encoding_everything_with_gradients(rows: list[int
     chosen = None if rows is None else torch.tensor(rows)
     target = torch.randn(len(SHOWN if rows is None else rows), SETTINGS.width)
 
-    with items.showing(torch.arange(len(SHOWN)), at_most=100):
+    with items.showing(torch.arange(len(SHOWN)), texts=100, media=100):
         table = items(chosen)
     (table * target).sum().backward()
     fast = gradients(items)
 
     items.zero_grad()
     photo = items.projections[1]
-    part = photo.gate * photo.projection(photo.norm(slow_standardised(column))) * column.present.unsqueeze(1)
+    standard = slow_standardised(column, together=[2, 3, 5, 6, 7])
+    part = photo.gate * photo.projection(photo.norm(standard)) * column.present.unsqueeze(1)
     slow_table = items.id.weight + items.projections[0](None) + part
     slow_table = slow_table if chosen is None else slow_table[chosen]
     (slow_table * target).sum().backward()
@@ -138,11 +151,11 @@ def test_gradients_come_from_the_items_that_are_shown_and_no_others() -> None:
     items = photo_tower(content())
     [column] = items.media
     target = torch.randn(len(SHOWN), column.dim)
-    with items.showing(torch.tensor([6, 7, 7, 0, 4]), at_most=100):
+    with items.showing(torch.tensor([6, 7, 7, 0, 4]), texts=100, media=100):
         (column(None)[0] * target).sum().backward()
     fast = [parameter.grad.clone() for parameter in column.encoder.parameters()]
     items.zero_grad()
-    (slow_standardised(column) * target)[[6, 7]].sum().backward()
+    (slow_standardised(column, together=[6, 7]) * target)[[6, 7]].sum().backward()
     for one, other in zip(fast, column.encoder.parameters(), strict=True):
         torch.testing.assert_close(one, other.grad)
     assert not column(None)[0].requires_grad  # nothing is shown any more
@@ -154,7 +167,7 @@ def test_as_many_are_shown_as_wanted_drawn_anew_by_the_seed_among_those_with_pic
 
     def drawn(seed: int) -> tuple[int, ...]:
         torch.manual_seed(seed)
-        with items.showing(torch.arange(len(SHOWN)).repeat(3), at_most=2):
+        with items.showing(torch.arange(len(SHOWN)).repeat(3), texts=2, media=2):
             column(None)[0].sum().backward()
             assert column._shown is not None
             return tuple(column._shown[0].tolist())
@@ -173,14 +186,31 @@ def test_what_was_shown_stays_in_the_table_and_a_refresh_brings_the_rest() -> No
         for parameter in column.encoder.parameters():
             parameter.add_(0.1)
     now = slow_vectors(column).detach()
-    with items.showing(torch.tensor([3, 7]), at_most=100):
+    with items.showing(torch.tensor([3, 7]), texts=100, media=100):
         pass
-    torch.testing.assert_close(column.vectors[[3, 7]], now[[3, 7]])
+    moved = (now - before)[[3, 7]]
+    torch.testing.assert_close(column.vectors[[3, 7]], before[[3, 7]] + moved - moved.mean(dim=0))
     assert torch.equal(column.vectors[[2, 5, 6]], before[[2, 5, 6]])
-    items.encode_new_media()  # nothing is new
+    items.encode_new()  # nothing is new
     assert torch.equal(column.vectors[[2, 5, 6]], before[[2, 5, 6]])
-    items.refresh_media()
+    items.refresh()
     torch.testing.assert_close(column.vectors, now)
+
+
+def test_what_moves_all_items_alike_tells_nobody_who_is_shown() -> None:
+    items = ItemTower(SETTINGS, Content(len(SHOWN), (title_field(),)))
+    items.encode_new()
+    [column] = items.kept
+    kept, before, bias = column.vectors.clone(), items(), column.encoder.dense.bias
+    with torch.no_grad():
+        bias.add_(1.0)
+    with items.showing(torch.tensor([2, 3, 7]), texts=100, media=0):
+        table = items()
+    torch.testing.assert_close(column.vectors, kept)
+    torch.testing.assert_close(table, before)
+    (table * torch.randn(table.shape)).sum().backward()
+    torch.testing.assert_close(bias.grad, torch.zeros(column.dim), atol=1e-6, rtol=0)
+    assert column.encoder.dense.weight.grad.abs().max() > 1e-3
 
 
 def test_dropout_inside_the_encoder_is_for_shown_items_only() -> None:
@@ -190,11 +220,11 @@ def test_dropout_inside_the_encoder_is_for_shown_items_only() -> None:
     kept = column.vectors.clone()
     torch.testing.assert_close(kept, slow_vectors(column.eval()).detach())
     items.train()
-    with items.showing(torch.tensor([7]), at_most=100):
+    with items.showing(torch.tensor([6, 7]), texts=100, media=100):
         shown = column.vectors.clone()
-    assert not torch.equal(shown[7], kept[7])
-    assert torch.equal(shown[:7], kept[:7])
-    items.refresh_media()
+    assert not torch.equal(shown[6:], kept[6:])
+    assert torch.equal(shown[:6], kept[:6])
+    items.refresh()
     assert torch.equal(column.vectors, kept)
     assert column.encoder.training
 
@@ -203,12 +233,39 @@ def replace_image(**changes: object) -> ModelSettings:
     return SETTINGS.model_copy(update={"image": IMAGE.model_copy(update=changes)})
 
 
+def test_texts_are_kept_as_pictures_are_and_drawn_by_their_own_number() -> None:
+    torch.manual_seed(0)
+    items = ItemTower(SETTINGS, Content(len(SHOWN), (title_field(), photo_field())))
+    tokens = title_field().values
+    items.encode_new()
+    text, photo = items.kept
+    before, readable = text.vectors.clone(), [2, 3, 5, 6, 7]
+    torch.testing.assert_close(before[readable], text.encoder(torch.as_tensor(tokens)).detach()[readable])
+    assert text.present.nonzero().view(-1).tolist() == readable
+    assert not before[[0, 1, 4]].any()
+    with torch.no_grad():
+        for parameter in text.encoder.parameters():
+            parameter.mul_(1.1)
+    now = text.encoder(torch.as_tensor(tokens)).detach()
+    with items.showing(torch.arange(len(SHOWN)), texts=3, media=2):
+        assert text._shown is not None
+        assert photo._shown is not None
+        shown = text._shown[0].tolist()
+        assert set(photo._shown[0].tolist()) <= set(shown) <= set(readable)
+        assert len(shown) == 3
+    moved = (now - before)[shown]
+    assert moved.abs().max() > 1e-3
+    torch.testing.assert_close(text.vectors[shown], before[shown] + moved - moved.mean(dim=0))
+    rest = sorted(set(readable) - set(shown))
+    assert torch.equal(text.vectors[rest], before[rest])
+
+
 def test_an_encoder_that_does_not_learn_is_read_from_the_table() -> None:
     items = photo_tower(content())
     [column] = items.media
     column.encoder.requires_grad_(False)
     kept, state = column.vectors.clone(), torch.get_rng_state()
-    with items.showing(torch.arange(len(SHOWN)), at_most=3):
+    with items.showing(torch.arange(len(SHOWN)), texts=3, media=3):
         items().sum().backward()
     assert torch.equal(torch.get_rng_state(), state)
     assert torch.equal(column.vectors, kept)
@@ -220,7 +277,7 @@ def test_appended_items_equal_the_same_items_given_at_once() -> None:
     trained = photo_tower(content(stop=4))
     whole = photo_tower(content(), num_ids=4, encoded=False)
     whole.load_state_dict(trained.state_dict())
-    whole.encode_new_media()
+    whole.encode_new()
     grown = photo_tower(content(stop=4))
     grown.append(content(4, 6))
     grown.append(content(6, 8))
@@ -241,7 +298,7 @@ def test_a_saved_tower_needs_no_pictures_and_reads_those_of_items_that_came_late
     later = photo_tower(content(photo=photo_field([[]] * 6 + SHOWN[6:])), num_ids=6, encoded=False)
     later.load_state_dict(trained.state_dict())
     assert torch.equal(later()[:6], trained())
-    later.encode_new_media()
+    later.encode_new()
     torch.testing.assert_close(later.media[0].vectors, slow_vectors(later.media[0]).detach())
     again = photo_tower(content(photo=without_pictures(8)), num_ids=6)
     again.load_state_dict(later.state_dict())
@@ -254,15 +311,15 @@ def test_forgotten_items_are_missing_until_they_are_encoded_again() -> None:
     before = column.vectors.clone()
     column.forget(torch.tensor([3]))
     assert not dict(items.contributions())["photo"][3].any()
-    items.encode_new_media()
+    items.encode_new()
     torch.testing.assert_close(column.vectors, before)
 
 
 def test_pictures_are_read_by_rows_from_a_memory_map(tmp_path, monkeypatch) -> None:
     np.save(tmp_path / "photos.npy", PHOTOS)
     mapped = np.load(tmp_path / "photos.npy", mmap_mode="r")
-    monkeypatch.setattr("palate.nn.media.BYTES_AT_A_TIME", 2 * PHOTOS[0].nbytes)
-    monkeypatch.setattr("palate.nn.media.ITEMS_AT_A_TIME", 3)
+    monkeypatch.setattr("palate.nn.kept.BYTES_AT_A_TIME", 2 * PHOTOS[0].nbytes)
+    monkeypatch.setattr("palate.nn.kept.ITEMS_AT_A_TIME", 3)
     [column] = photo_tower(content(photo=photo_field(photos=mapped))).media
     torch.testing.assert_close(column.vectors, slow_vectors(column).detach())
 
