@@ -41,6 +41,9 @@ LAG_BUCKETS = 10
 """Buckets of how many events ago something was: ⌊log2(1 + events)⌋, the last for 512 and more."""
 MOST_TIMES = 7
 """How often somebody has met an item is counted up to here."""
+NEVER = -30.0
+"""Added to the score of what was met, where nobody takes a thing twice: a chance of e^−30 is none, and −∞
+would be a trap for odd rows."""
 
 IntArray = npt.NDArray[np.integer[Any]]
 FloatArray = npt.NDArray[np.floating[Any]]

@@ -23,6 +23,7 @@ COMMANDS = [
     "similar",
     "classify",
     "report",
+    "export",
     "demo",
     "doctor",
 ]

@@ -12,11 +12,9 @@ import torch
 from torch import nn
 
 from palate.nn.loss import Bonuses
-from palate.schema import GAP_BUCKETS, LAG_BUCKETS, MOST_TIMES, Past
+from palate.schema import GAP_BUCKETS, LAG_BUCKETS, MOST_TIMES, NEVER, Past
 from palate.settings import ModelSettings
 
-NEVER = -30.0
-"""Where nobody takes a thing twice: a chance of e^−30 is none, and −∞ would be a trap for odd rows."""
 PACE = 20.0
 """The tables learn so many times as fast as vectors: a step of the optimiser moves a weight by the
 learning rate, and what somebody takes again may be worth five or more on the scale of scores."""
