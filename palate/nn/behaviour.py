@@ -67,8 +67,9 @@ class Block(nn.Module):
             places_SK: where among the R the taps of each of the S lie, its own position first.
         """
         B, S = len(x_BRD), len(places_SK)
-        taps = (self.norm(x_BRD) * inside_BR.unsqueeze(2).to(x_BRD.dtype))[:, places_SK.flatten()]
-        own = x_BRD[:, places_SK[:, 0]].flatten(0, 1)
+        normed = self.norm(x_BRD) * inside_BR.unsqueeze(2).to(x_BRD.dtype)
+        taps = normed.index_select(1, places_SK.flatten())
+        own = x_BRD.index_select(1, places_SK[:, 0]).flatten(0, 1)
         return self._added(own, taps.view(B * S, -1)).view(B, S, -1)
 
     def _added(self, x_ND: torch.Tensor, taps_NK: torch.Tensor) -> torch.Tensor:
@@ -97,7 +98,7 @@ class LongMemory(nn.Module):
         """[N, D] → [N, D], causal within each history; only the rows ``kept`` where they are named."""
         sums = causal_sum(x_ND, position_N) * (position_N + 1).rsqrt().unsqueeze(1).to(x_ND.dtype)
         if kept is not None:
-            x_ND, sums = x_ND[kept], sums[kept]
+            x_ND, sums = x_ND.index_select(0, kept), sums.index_select(0, kept)
         result: torch.Tensor = x_ND + self.projection(self.norm(sums))
         return result
 
@@ -183,11 +184,12 @@ class BehaviourEncoder(nn.Module):
         """
         device = x_ND.device
         lags = [torch.tensor(lags, device=device) for lags in self.cone]
-        inside = [lag <= position_N[last_B].unsqueeze(1) for lag in lags]
+        place_B1 = position_N.index_select(0, last_B).unsqueeze(1)
+        inside = [lag <= place_B1 for lag in lags]
         # Before a history begins lies its neighbour, or nothing: rows that no tap reads.
         kept = (last_B.unsqueeze(1) - lags[0]).clamp_min(0)
         flat = kept.flatten()
-        x_KD = x_ND[flat] if self.memory is None else self.memory(x_ND, position_N, flat)
+        x_KD = x_ND.index_select(0, flat) if self.memory is None else self.memory(x_ND, position_N, flat)
         x_BRD = x_KD.view(*kept.shape, x_ND.shape[1])
         for block, inside_BR, places in zip(self._all_blocks(), inside[:-1], self.places, strict=True):
             x_BRD = block.at(x_BRD, inside_BR, torch.tensor(places, device=device))

@@ -98,8 +98,9 @@ def encoded(graph: Graph, field: EncodedField, chosen: BoolArray) -> Vectors:
         return in_parts(graph, codes)
     distinct, which = np.unique(flat, return_inverse=True)
     vectors = in_parts(graph, field.media[distinct])[which]
-    mean: Vectors = np.add.reduceat(vectors, np.cumsum(counts) - counts) / counts[:, None].astype(np.float32)
-    return mean
+    sums = np.zeros((len(counts), vectors.shape[1]), np.float32)
+    np.add.at(sums, np.repeat(np.arange(len(counts)), counts), vectors)
+    return sums / counts[:, None].astype(np.float32)
 
 
 def in_parts(graph: Graph, values: AnyArray) -> Vectors:

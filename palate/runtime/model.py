@@ -13,7 +13,7 @@ FOLDER/data/                the prepared data without pictures, clips and tracks
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple, Self
@@ -24,17 +24,17 @@ import polars as pl
 from palate.data.batches import condition_of, make_batch
 from palate.data.content import NO_MEDIA, ContentEncoder
 from palate.data.manifest import check_files, read_json
-from palate.data.media import file_name
+from palate.data.media import file_name, media_of_bytes
 from palate.data.past import past_of
 from palate.data.prepared import Prepared
 from palate.data.store import load_prepared, mapped_columns
-from palate.errors import BundleError
+from palate.errors import BundleError, DataError, did_you_mean
 from palate.runtime.graph import Graph
 from palate.runtime.items import ItemEncoder, Vectors
 from palate.schema import (
     FIRST_ID,
+    MEDIA,
     NEVER,
-    UNKNOWN,
     BoolArray,
     Condition,
     Histories,
@@ -216,6 +216,27 @@ class ServingModel:
         """
         return self.items.vectors(self.items.described(table, media))
 
+    def media_of(self, uploads: Mapping[str, Sequence[Sequence[bytes]]]) -> dict[str, Media]:
+        """What files show that come as bytes, for ``encode_items``; their bytes tell the format.
+
+        Args:
+            uploads: by field, of each item of the table the contents of one file, several or none.
+
+        Raises:
+            DataError: no such field of pictures, clips or tracks, or a file that cannot be used.
+            MissingExtraError: a library that decodes sound or film is not installed.
+        """
+        kinds = {field.name: field.kind for field in self.prepared.schema.fields if field.kind in MEDIA}
+        for name in uploads:
+            if name not in kinds:
+                raise DataError(
+                    f"'{name}' is no field of pictures, clips or tracks. {did_you_mean(name, kinds)}"
+                )
+        return {
+            name: media_of_bytes(contents, kinds[name], self.settings.model, name=name)
+            for name, contents in uploads.items()
+        }
+
     def may_be_recommended(self, table: pl.DataFrame, media: Mapping[str, Media] = NO_MEDIA) -> BoolArray:
         """Of the items that ``encode_items`` is given, those that training met or of which any field says
         something, bool [rows].
@@ -224,10 +245,10 @@ class ServingModel:
             DataError: as ``encode_items``.
         """
         found = self.items.described(table, media)
-        told = np.zeros(len(found.ids), np.bool_)
+        told = self.prepared.warm[found.ids]  # of new keys, false
         for present in found.present:
             told |= present
-        return told | ((found.ids != UNKNOWN) & self.prepared.warm[found.ids])
+        return told
 
 
 def in_chunks(asked: Questions) -> list[Questions]:
