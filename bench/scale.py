@@ -64,9 +64,9 @@ class Stopwatch(Silent):
     def __init__(self) -> None:
         self.paces: list[float] = []
 
-    def step(self, epoch: int, loss: float, events_per_second: float) -> None:
+    def step(self, epoch: int, loss: float, units_per_second: float) -> None:
         del epoch, loss
-        self.paces.append(events_per_second)
+        self.paces.append(units_per_second)
         if len(self.paces) == WARM_UP + TIMED:
             raise EnoughError
 

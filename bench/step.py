@@ -64,12 +64,12 @@ class Watch(Silent):
         self._counter = FlopCounterMode(display=False)
         self._profile = profile(activities=[ProfilerActivity.CPU])
 
-    def step(self, epoch: int, loss: float, events_per_second: float) -> None:
+    def step(self, epoch: int, loss: float, units_per_second: float) -> None:
         del epoch, loss
         now, self._done = time.perf_counter(), self._done + 1
         if WARM_UP < self._done <= WARM_UP + TIMED:
             self.seconds.append(now - self._since)
-            self.speeds.append(events_per_second)
+            self.speeds.append(units_per_second)
         elif self._done == WARM_UP + TIMED + 1:
             self._counter.__enter__()
         elif self._done == WARM_UP + TIMED + 2:

@@ -73,6 +73,24 @@ def main() -> None:
         sys.exit(2)
 
 
+def show_version(wanted: bool) -> None:
+    """The version on standard output, and nothing else is done."""
+    if wanted:
+        from palate.version import __version__
+
+        answers.print(__version__, highlight=False)
+        raise typer.Exit
+
+
+@app.callback()
+def everywhere(
+    version: Annotated[
+        bool, typer.Option("--version", callback=show_version, is_eager=True, help="Say the version.")
+    ] = False,
+) -> None:
+    del version
+
+
 @app.command()
 def init(
     tables: Annotated[

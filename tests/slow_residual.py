@@ -7,7 +7,10 @@ from torch.nn import functional
 
 
 def stages_by_hand(
-    state: dict[str, torch.Tensor], x: torch.Tensor, blocks_per_stage: list[int]
+    state: dict[str, torch.Tensor],
+    x: torch.Tensor,
+    blocks_per_stage: list[int],
+    width_halvings: int | None = None,
 ) -> torch.Tensor:
     """[n, channels, …] → the last maps of ``ResidualStages`` under the name ``stages``."""
     axes = x.dim() - 2
@@ -30,8 +33,9 @@ def stages_by_hand(
 
     x = functional.relu(convolve(x, "0", halving))
     layer = 2  # 1 is the ReLU
-    for blocks in blocks_per_stage:
-        x = convolve(x, f"{layer}", halving)
+    for stage, blocks in enumerate(blocks_per_stage):
+        kept = width_halvings is not None and stage + 1 >= width_halvings
+        x = convolve(x, f"{layer}", (*halving[:-1], 1) if kept else halving)
         for block in range(layer + 1, layer + 1 + blocks):
             inner = functional.relu(convolve(normalise(x, f"{block}.norm"), f"{block}.reduce"))
             x = x + convolve(functional.relu(convolve(inner, f"{block}.inner")), f"{block}.expand")

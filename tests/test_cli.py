@@ -11,6 +11,7 @@ import pytest
 from typer.testing import CliRunner
 
 from palate.cli import app
+from palate.version import __version__ as palate_version
 
 COMMANDS = [
     "init",
@@ -85,6 +86,12 @@ def test_a_history_is_enough(shop):
     rows = json.loads(found.stdout)
     assert len(rows) == 3
     assert not {"A01", "2", "A03"} & {str(row["item"]) for row in rows}
+
+
+def test_the_version_is_said():
+    found = palate("--version")
+    assert found.returncode == 0
+    assert found.stdout.strip() == palate_version
 
 
 def test_similar_things(shop):

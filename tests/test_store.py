@@ -296,6 +296,12 @@ store.prepare(views({{"ann": "abc"}}), Settings(), Path({str(tmp_path / "prepare
     done = subprocess.run([sys.executable, "-c", program], check=False)
     assert done.returncode == -9
     assert not (tmp_path / "prepared").exists()
+    (left,) = tmp_path.iterdir()
+    assert left.suffix == ".writing"
+    with store.replacing(tmp_path / "prepared") as mine, store.replacing(tmp_path / "prepared"):
+        assert not left.exists()
+        assert mine.is_dir(), "a folder that another process is writing was taken away"
+    assert names_in(tmp_path) == ["prepared"]
 
 
 @pytest.mark.skipif(not Path("/proc/self/maps").exists(), reason="asks Linux what is mapped")

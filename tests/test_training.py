@@ -69,7 +69,6 @@ def test_content_alone_carries_items_without_training_events():
     """Items of four blocks, told apart by their titles; those held out were never met in training."""
     settings = {
         **TINY,
-        "model": {**TINY["model"], "id_dropout": 0.8},
         "train": {**TINY["train"], "max_epochs": 25, "patience": 25},
         "split": {"kind": "cold_items", "share": 0.2},
         "evaluate": {**TINY["evaluate"], "filter_seen": True},
@@ -86,7 +85,7 @@ class StopAt(Silent):
     def __init__(self, steps: int) -> None:
         self.left = steps
 
-    def step(self, epoch, loss, events_per_second):
+    def step(self, epoch, loss, units_per_second):
         self.left -= 1
         if self.left == 0:
             raise KeyboardInterrupt

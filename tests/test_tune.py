@@ -76,6 +76,9 @@ def whole(tmp_path_factory):
         ({"evaluate.filter_seen": [True, False]}, "could not be compared"),
         ({"train.validate_metric": ["ndcg@10", "loss"]}, "could not be compared"),
         ({"seed": [0, 1, 2]}, "makes no model better"),
+        ({"model.image.size": [32, 64]}, "decoded"),
+        ({"model": {"audio": {"hop_ms": {"low": 8.0, "high": 32.0}}}}, "decoded"),
+        ({"model.video": [{"frames": 4}, {"frames": 8}]}, "decoded"),
     ],
 )
 def test_a_space_that_cannot_be_searched_is_refused(tree, message):

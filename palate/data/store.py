@@ -9,13 +9,14 @@ tracks ``media/FIELD.npy`` (decoded values, memory-mapped when loaded) and ``med
 
 from __future__ import annotations
 
+import glob
 import hashlib
 import json
 import os
 import shutil
 import uuid
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -43,6 +44,11 @@ from palate.schema import (
 )
 from palate.settings import Settings, SplitSettings
 from palate.version import __version__
+
+try:
+    import fcntl
+except ImportError:  # not on Windows
+    fcntl = None  # type: ignore[assignment]
 
 __all__ = ["FORMAT_VERSION", "Prepared", "load_prepared", "prepare", "replacing", "save"]
 
@@ -115,10 +121,12 @@ def replacing(folder: Path, manifest: str = MANIFEST, what: str = "prepared data
     ):
         raise BundleError(f"{folder} holds something else than {what}; name another folder.")
     folder.parent.mkdir(parents=True, exist_ok=True)
+    _remove_leftovers(folder)
     mark = uuid.uuid4().hex[:8]
     writing = folder.with_name(f".{folder.name}.{mark}.writing")
+    held = None
     try:
-        writing.mkdir()
+        held = _made_and_held(writing)
         yield writing
         replaced = folder.with_name(f".{folder.name}.{mark}.replaced")
         if folder.exists():
@@ -128,6 +136,44 @@ def replacing(folder: Path, manifest: str = MANIFEST, what: str = "prepared data
         _sync(folder.parent)
     finally:
         shutil.rmtree(writing, ignore_errors=True)
+        if held is not None:
+            os.close(held)
+
+
+def _remove_leftovers(folder: Path) -> None:
+    """What killed processes were writing, to stand where ``folder`` is, is gone; what others write stays.
+
+    Without locks on folders (Windows) nothing is removed, since nothing tells one from the other.
+    """
+    if fcntl is None:
+        return
+    for found in folder.parent.glob(f".{glob.escape(folder.name)}.*.writing"):
+        try:
+            handle = os.open(found, os.O_RDONLY)
+        except OSError:
+            continue  # its writer has just finished
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            shutil.rmtree(found, ignore_errors=True)
+        except OSError:
+            pass  # somebody holds it, or the file system knows no locks
+        finally:
+            os.close(handle)
+
+
+def _made_and_held(writing: Path) -> int | None:
+    """The folder is there, empty and locked for as long as this process lives and keeps the handle open."""
+    if fcntl is None:
+        writing.mkdir()
+        return None
+    # Under this name nobody looks for leftovers before it is locked.
+    made = writing.with_suffix(".made")
+    made.mkdir()
+    handle = os.open(made, os.O_RDONLY)
+    with suppress(OSError):  # a file system without locks
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    made.rename(writing)
+    return handle
 
 
 def _write(prepared: Prepared, folder: Path, fingerprint: str, settings_hash: str) -> None:

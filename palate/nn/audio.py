@@ -1,11 +1,13 @@
-"""The audio encoder: a log-mel spectrogram read as a picture of bands × time, pooled over time.
+"""The audio encoder: a log-mel spectrogram read as a picture of bands × time, then as a sequence of sounds.
 
-Residual stages (``palate/nn/residual.py``) with one input channel; then, of each filter and each band that is
-left, the mean and the maximum over time; then one dense layer. So what sounds is kept apart by pitch, and it
-does not matter when: tracks may have any length.
+Residual stages (``palate/nn/residual.py``) with one input channel, which halve the bands each time and the
+time twice only: a rhythm lives in tenths of a second. Then one dense layer reads all filters and bands of a
+step x_t together, since a melody walks through the bands and its beat is in none of them alone, and a
+convolution over time hears what comes after what,
 
-Measured on one CPU thread, ten seconds (64 bands × 625 steps) with the default settings: 3.1 ms forward and
-backward, 32 million floating-point operations forward.
+    h_t = relu(W x_t + c) ,   y_t = relu(b + Σ_j h_{t + j − ⌊K/2⌋} W_j)
+
+of which mean and maximum over time are taken: it does not matter when. Tracks may have any length.
 """
 
 from __future__ import annotations
@@ -20,6 +22,8 @@ from palate.settings import AudioSettings
 
 SILENCE = 1e-4
 """Added to the variance of a spectrogram, so that silence becomes zeros."""
+TIME_HALVINGS = 2
+"""With steps of 16 ms, 64 ms are left between those that the convolution over time reads."""
 
 
 class AudioEncoder(nn.Module):
@@ -31,17 +35,23 @@ class AudioEncoder(nn.Module):
 
     def __init__(self, bands: int, settings: AudioSettings) -> None:
         super().__init__()
-        self.dim = settings.dense
-        self.stages = ResidualStages(1, settings.filters, settings.kernel_size, settings.blocks)
+        self.dim = width = settings.dense
+        self.stages = ResidualStages(
+            1, settings.filters, settings.kernel_size, settings.blocks, width_halvings=TIME_HALVINGS
+        )
         for _ in range(len(settings.filters) + 1):
             bands = (bands + 1) // 2
+        self.step = nn.Linear(settings.filters[-1] * bands, width)
+        self.time = nn.Conv1d(width, width, settings.kernel_size, padding=settings.kernel_size // 2)
         self.dropout = Dropout(settings.dropout)
-        self.dense = nn.Linear(2 * settings.filters[-1] * bands, settings.dense)
+        self.dense = nn.Linear(2 * width, width)
         initialise(self)
 
     def forward(self, values: torch.Tensor) -> torch.Tensor:
         maps = self.stages(standardised(values).unsqueeze(1))
-        result: torch.Tensor = self.dense(self.dropout(mean_and_max(maps.flatten(1, 2))))
+        h = functional.relu(self.step(maps.flatten(1, 2).transpose(1, 2)))
+        y = functional.relu(self.time(h.transpose(1, 2)))
+        result: torch.Tensor = self.dense(self.dropout(mean_and_max(y)))
         return result
 
 

@@ -46,7 +46,8 @@ class ResidualStages(nn.Module):
     """[n, channels, …, height, width] → [n, filters[-1], …, ⌈height / 2^(stages + 1)⌉, likewise the width].
 
     A first convolution halves height and width, and so does the first convolution of each stage; residual
-    blocks follow it. The time of a volume keeps its length.
+    blocks follow it. The time of a volume keeps its length, and so does the width of anything behind the
+    first ``width_halvings`` of these convolutions.
 
     Args:
         channels: of the input.
@@ -54,13 +55,20 @@ class ResidualStages(nn.Module):
         kernel_size: of every filter along each axis, odd.
         blocks: residual blocks of each stage.
         axes: 2 for pictures, 3 for volumes of time × height × width.
+        width_halvings: how often the width is halved; None is as often as the height.
 
     Raises:
         SettingsError: an even kernel, or no filters.
     """
 
     def __init__(
-        self, channels: int, filters: Sequence[int], kernel_size: int, blocks: int, axes: int = 2
+        self,
+        channels: int,
+        filters: Sequence[int],
+        kernel_size: int,
+        blocks: int,
+        axes: int = 2,
+        width_halvings: int | None = None,
     ) -> None:
         super().__init__()
         if kernel_size % 2 == 0:
@@ -73,8 +81,9 @@ class ResidualStages(nn.Module):
             )
         stem = max(filters[0] // 2, 1)
         layers: list[nn.Module] = [halving(channels, stem, kernel_size, axes), nn.ReLU()]
-        for before, after in zip((stem, *filters), filters, strict=False):
-            layers.append(halving(before, after, kernel_size, axes))
+        for stage, (before, after) in enumerate(zip((stem, *filters), filters, strict=False), start=1):
+            width = 2 if width_halvings is None or stage < width_halvings else 1
+            layers.append(halving(before, after, kernel_size, axes, width))
             layers.extend(ResidualBlock(after, kernel_size, axes) for _ in range(blocks))
         self.layers = nn.Sequential(*layers, group_norm(filters[-1]), nn.ReLU())
         initialise(self)
@@ -99,12 +108,12 @@ def initialise(module: nn.Module) -> None:
             nn.init.zeros_(block.expand.weight)
 
 
-def halving(before: int, after: int, kernel_size: int, axes: int) -> nn.Module:
-    """A convolution that halves height and width, rounded up."""
+def halving(before: int, after: int, kernel_size: int, axes: int, width: int = 2) -> nn.Module:
+    """A convolution that halves the height, rounded up, and divides the width by ``width``."""
     padding = kernel_size // 2
     if axes == 3:
-        return nn.Conv3d(before, after, kernel_size, stride=(1, 2, 2), padding=padding)
-    return nn.Conv2d(before, after, kernel_size, stride=2, padding=padding)
+        return nn.Conv3d(before, after, kernel_size, stride=(1, 2, width), padding=padding)
+    return nn.Conv2d(before, after, kernel_size, stride=(2, width), padding=padding)
 
 
 def group_norm(filters: int) -> nn.GroupNorm:

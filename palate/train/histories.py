@@ -16,7 +16,7 @@ from palate.evaluate.metrics import Metric
 from palate.evaluate.network import NetworkRanker
 from palate.evaluate.protocol import mean_metric
 from palate.nn.item import ID_STD
-from palate.nn.model import TasteModel
+from palate.nn.model import TasteModel, Vectors
 from palate.schema import Batch, IntArray, Part, Questions
 from palate.settings import Settings
 from palate.train.checkpoint import Progress
@@ -64,6 +64,8 @@ class HistoryCourse:
     Raises:
         TrainingError: there is no training event.
     """
+
+    unit = "events"
 
     def __init__(
         self, model: TasteModel, prepared: Prepared, settings: Settings, labels: tuple[Labels, ...]
@@ -129,7 +131,7 @@ class HistoryCourse:
                 sample = sample.to(fabric.device)
             batch = batch.map(lambda tensor: tensor.to(fabric.device))
             rows = None if sample is None else sample.rows
-            vectors = network(batch, rows, self.settings.model.id_dropout)
+            vectors = self.vectors_of(network, batch, rows)
             total, weight = torch.zeros((), device=fabric.device), 0.0
             for task in self.tasks:
                 losses, weights = task.losses(batch, vectors, sample)
@@ -137,11 +139,23 @@ class HistoryCourse:
                 total = total + task.weight * losses.sum() / weight
         return total, weight, len(examples.item)
 
+    def vectors_of(
+        self, network: torch.nn.Module, batch: Batch[torch.Tensor], rows: torch.Tensor | None
+    ) -> Vectors:
+        """What the losses look at: what the network says of the batch, and of these rows of the catalogue."""
+        vectors: Vectors = network(batch, rows)
+        return vectors
+
     def validate(self) -> float | None:
-        if self.questions is None:
+        content_comes_later = self.model.items.has_content and self.settings.train.content_passes
+        if self.questions is None or (self.prepared.has_cold_split and content_comes_later):
             return None
+        return self.metric(self.questions)
+
+    def metric(self, questions: Questions) -> float:
+        """The validation metric of these questions."""
         metric, judging = self.settings.train.validate_metric, self.settings.evaluate
-        return mean_metric(NetworkRanker(self.model), self.prepared, self.questions, metric, judging)
+        return mean_metric(NetworkRanker(self.model), self.prepared, questions, metric, judging)
 
 
 def validation_questions(prepared: Prepared, settings: Settings) -> Questions | None:

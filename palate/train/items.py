@@ -61,6 +61,8 @@ class ItemCourse:
         TrainingError: there is none.
     """
 
+    unit = "items"
+
     def __init__(self, model: TasteModel, settings: Settings, labels: tuple[Labels, ...]) -> None:
         self.model, self.settings, self.labels = model, settings, labels
         tasks = build_tasks(settings.tasks, model, labels)

@@ -36,6 +36,8 @@ class Course(Protocol[Examples]):
 
     size: int
     """Events, or items, that a prior is weighed against."""
+    unit: str
+    """What they are called."""
 
     def begin(self) -> None:
         """The model is as a new training, not one that is resumed, lets it begin."""
@@ -111,7 +113,7 @@ def learn(
         if progress.finished:
             break
         plan = course.plan(epoch)
-        display.start(len(plan) * options.max_epochs, len(plan) * epoch + progress.step)
+        display.start(len(plan) * options.max_epochs, len(plan) * epoch + progress.step, course.unit)
         network.train()
         started, began_with = time.perf_counter(), progress.seconds
 

@@ -22,8 +22,8 @@ from rich.progress import (
 class Display(Protocol):
     """Told by the training loop what happens."""
 
-    def start(self, total_steps: int, done_steps: int) -> None: ...
-    def step(self, epoch: int, loss: float, events_per_second: float) -> None: ...
+    def start(self, total_steps: int, done_steps: int, unit: str) -> None: ...
+    def step(self, epoch: int, loss: float, units_per_second: float) -> None: ...
     def epoch(self, record: dict[str, float], metric_name: str, best: bool) -> None: ...
     def stop(self, reason: str) -> None: ...
 
@@ -31,11 +31,11 @@ class Display(Protocol):
 class Silent:
     """Shows nothing."""
 
-    def start(self, total_steps: int, done_steps: int) -> None:
-        del total_steps, done_steps
+    def start(self, total_steps: int, done_steps: int, unit: str) -> None:
+        del total_steps, done_steps, unit
 
-    def step(self, epoch: int, loss: float, events_per_second: float) -> None:
-        del epoch, loss, events_per_second
+    def step(self, epoch: int, loss: float, units_per_second: float) -> None:
+        del epoch, loss, units_per_second
 
     def epoch(self, record: dict[str, float], metric_name: str, best: bool) -> None:
         del record, metric_name, best
@@ -69,21 +69,23 @@ class Bar(Shown):
             BarColumn(),
             MofNCompleteColumn(),
             TextColumn(
-                "loss {task.fields[loss]:.3f}  {task.fields[metric]}  {task.fields[speed]:,.0f} events/s"
+                "loss {task.fields[loss]:.3f}  {task.fields[metric]}  "
+                "{task.fields[speed]:,.0f} {task.fields[unit]}/s"
             ),
             TimeElapsedColumn(),
             TimeRemainingColumn(),
             console=console,
         )
-        self.task = self.bar.add_task("train", total=None, epoch=1, loss=float("nan"), metric="", speed=0.0)
+        unknown = {"epoch": 1, "loss": float("nan"), "metric": "", "speed": 0.0, "unit": ""}
+        self.task = self.bar.add_task("train", total=None, **unknown)
 
-    def start(self, total_steps: int, done_steps: int) -> None:
-        self.bar.update(self.task, total=total_steps, completed=done_steps)
+    def start(self, total_steps: int, done_steps: int, unit: str) -> None:
+        self.bar.update(self.task, total=total_steps, completed=done_steps, unit=unit)
         self.bar.start()
 
-    def step(self, epoch: int, loss: float, events_per_second: float) -> None:
+    def step(self, epoch: int, loss: float, units_per_second: float) -> None:
         self.bar.update(
-            self.task, advance=1, epoch=epoch + 1, loss=loss, metric=self.metric, speed=events_per_second
+            self.task, advance=1, epoch=epoch + 1, loss=loss, metric=self.metric, speed=units_per_second
         )
 
     def epoch(self, record: dict[str, float], metric_name: str, best: bool) -> None:

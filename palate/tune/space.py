@@ -16,8 +16,10 @@ from typing import Any
 
 from pydantic import model_validator
 
+from palate.data.media import shaping
 from palate.errors import SettingsError
-from palate.settings import Frozen, Settings, validated
+from palate.schema import MEDIA
+from palate.settings import Frozen, ModelSettings, Settings, validated
 
 SOURCE = "search space"
 DEFAULT: dict[str, Any] = {
@@ -37,6 +39,8 @@ DEFAULT: dict[str, Any] = {
 """What is searched where no space is given."""
 INCOMPARABLE = ("data", "split", "evaluate", "train.validate_metric", "train.target_events")
 """Trials that differ in these answer different questions."""
+DECODING = tuple(f"model.{kind}.{name}" for kind in MEDIA for name in shaping(kind, ModelSettings()))
+"""Media are decoded once for all trials, and these say how."""
 NO_QUALITY = ("seed", "train.threads", "train.checkpoint_steps")
 """Settings that do not make a model better: searching them would choose luck or nothing."""
 
@@ -177,6 +181,11 @@ def _part(name: str, given: Any) -> Range | Choice:
         raise SettingsError(
             f"'{name}' cannot be searched: trials that differ in it could not be compared. "
             "Give one value with --set"
+        )
+    if any(decoding == name or decoding.startswith(f"{name}.") for decoding in DECODING):
+        raise SettingsError(
+            f"'{name}' cannot be searched: it says how pictures, tracks or clips are decoded, which is done "
+            "once for all trials. Give one value with --set"
         )
     if name in NO_QUALITY:
         raise SettingsError(f"'{name}' cannot be searched: it makes no model better. Give it with --set")
