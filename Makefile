@@ -43,7 +43,7 @@ clean:                          ## forget the environment and all runs
 # torch comes first and alone: with another torch in reach, other packages may pull in a far larger build.
 .venv/installed: .venv/bin/python pyproject.toml constraints.txt
 	$(BIN)/python -m pip install --quiet -c constraints.txt torch
-	$(BIN)/python -m pip install --quiet -c constraints.txt -e .
+	$(BIN)/python -m pip install --quiet -c constraints.txt -e ".[train,serve]"
 	@touch $@
 
 .venv/installed-dev: .venv/installed

@@ -10,17 +10,15 @@ RUN/data/                the prepared data (``palate.data.store``)
 
 from __future__ import annotations
 
-import json
-import os
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
 
 from palate.data.columns import CategoryColumn, plain, restored
 from palate.data.content import ContentEncoder
-from palate.data.store import Prepared, checksums, load_prepared, sha256_of
+from palate.data.manifest import check_files, checksums, read_json, write_json
+from palate.data.store import Prepared, load_prepared
 from palate.data.store import save as save_prepared
 from palate.errors import BundleError, SettingsError
 from palate.settings import Settings, read_yaml, write_yaml
@@ -29,6 +27,7 @@ from palate.version import __version__
 
 FORMAT = 2
 MANIFEST = "bundle.json"
+REMEDY = "train again"
 FILES = ("settings.yaml", "model.safetensors", "content.json", "training.json", "data/manifest.json")
 
 
@@ -58,9 +57,9 @@ def save_bundle(bundle: Bundle, folder: Path, *, data_is_there: bool = False) ->
     write_yaml(folder / "settings.yaml", bundle.settings)
     write_tensors(folder / "model.safetensors", bundle.weights, {"format": FORMAT})
     classes = [{"kind": str(column.kind)} | plain(column) for column in bundle.classes]
-    _write_json(folder / "content.json", bundle.content_encoder.to_state() | {"classes": classes})
-    _write_json(folder / "training.json", asdict(bundle.progress))
-    _write_json(
+    write_json(folder / "content.json", bundle.content_encoder.to_state() | {"classes": classes})
+    write_json(folder / "training.json", asdict(bundle.progress))
+    write_json(
         folder / MANIFEST, {"format": FORMAT, "palate": __version__, "files": checksums(folder, FILES)}
     )
 
@@ -71,7 +70,7 @@ def load_bundle(folder: Path) -> Bundle:
     Raises:
         BundleError: no bundle, or one that is incomplete, altered or of another format.
     """
-    manifest = _read_json(folder / MANIFEST)
+    manifest = read_json(folder / MANIFEST, what="trained recommender", remedy=REMEDY)
     if manifest.get("format") != FORMAT:
         older = isinstance(manifest.get("format"), int) and manifest["format"] < FORMAT
         raise BundleError(
@@ -79,55 +78,22 @@ def load_bundle(folder: Path) -> Bundle:
             f"this is Palate {__version__}, which reads format {FORMAT}. "
             + ("Train again." if older else "Install a newer Palate.")
         )
-    for name in FILES:
-        _check(folder / name, manifest.get("files", {}).get(name))
+    check_files(folder, FILES, manifest, remedy=REMEDY)
     try:
         settings = Settings.build(read_yaml(folder / "settings.yaml"))
     except SettingsError as error:
         raise BundleError(f"{folder} holds settings that this version cannot use: {error}") from None
-    content = _read_json(folder / "content.json")
+    content = read_json(folder / "content.json", what="trained recommender", remedy=REMEDY)
+    training = read_json(folder / "training.json", what="trained recommender", remedy=REMEDY)
     return Bundle(
         settings=settings,
         prepared=load_prepared(folder / "data"),
         content_encoder=ContentEncoder.from_state(content),
         weights=read_tensors(folder / "model.safetensors")[0],
-        progress=Progress(**_read_json(folder / "training.json")),
+        progress=Progress(**training),
         classes=tuple(
             column
             for column in map(restored, content.get("classes", ()))
             if isinstance(column, CategoryColumn)
         ),
     )
-
-
-def _check(path: Path, wanted: dict[str, Any] | None) -> None:
-    if wanted is None or not path.is_file():
-        raise BundleError(f"{path} is missing, so the bundle is incomplete. Restore it, or train again.")
-    if path.stat().st_size != wanted["size"] or sha256_of(path) != wanted["sha256"]:
-        raise BundleError(
-            f"{path} is not what was saved ({path.stat().st_size:,} bytes; saved {wanted['size']:,}): it was "
-            "cut short or altered. Restore it, or train again."
-        )
-
-
-def _write_json(path: Path, tree: dict[str, Any]) -> None:
-    partial = path.with_name(path.name + ".partial")
-    with partial.open("w", encoding="utf-8") as file:
-        json.dump(tree, file, ensure_ascii=False, indent=1)
-        file.flush()
-        os.fsync(file.fileno())
-    partial.replace(path)
-
-
-def _read_json(path: Path) -> dict[str, Any]:
-    try:
-        tree = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise BundleError(
-            f"{path} is missing: {path.parent} holds no trained recommender. Train one first."
-        ) from None
-    except (OSError, ValueError) as error:
-        raise BundleError(f"{path} is damaged ({error}). Restore it, or train again.") from None
-    if not isinstance(tree, dict):
-        raise BundleError(f"{path} is damaged: it holds no mapping. Restore it, or train again.")
-    return tree

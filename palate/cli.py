@@ -20,7 +20,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from palate.errors import PalateError, SettingsError
+from palate.errors import PalateError, SettingsError, missing_for_training
 from palate.settings import Settings, read_yaml
 
 if TYPE_CHECKING:  # torch and Polars take a second to import; --help should not wait for them
@@ -65,8 +65,11 @@ def main() -> None:
     logging.getLogger("lightning_fabric").setLevel(logging.WARNING)
     try:
         app()
-    except PalateError as error:
-        notices.print(f"[bold red]Error:[/] {escape(str(error))}", highlight=False, soft_wrap=True)
+    except (PalateError, ModuleNotFoundError) as error:
+        mistake = missing_for_training(error) if isinstance(error, ModuleNotFoundError) else error
+        if mistake is None:
+            raise
+        notices.print(f"[bold red]Error:[/] {escape(str(mistake))}", highlight=False, soft_wrap=True)
         sys.exit(2)
 
 
@@ -459,6 +462,31 @@ def report(run: Run, as_json: AsJson = False) -> None:
         print_json({"report": str(path)})
     else:
         answers.print(escape(str(path)))
+
+
+@app.command()
+def export(
+    run: Run,
+    out: Annotated[
+        Path | None, typer.Option(help="The folder to write; by default RUN/serving.", show_default=False)
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Write a run in the form that answers without PyTorch, and compare it with the network.
+
+    Example: `palate export runs/demo`
+    """
+    from palate.export.folder import export_run
+
+    exported = export_run(run, out)
+    if as_json:
+        print_json(
+            {"folder": str(exported.folder), "opset": exported.opset, "differences": exported.differences}
+        )
+        return
+    answers.print(escape(str(exported.folder)))
+    for name, difference in exported.differences.items():
+        notices.print(f"  largest difference in {escape(name)}: {difference:.1e}", highlight=False)
 
 
 @app.command()

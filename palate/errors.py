@@ -9,6 +9,7 @@ PalateError                 the user can mend it; the command line prints it and
 ├── BundleError             a saved recommender that is damaged, altered or too new
 ├── StoreError              the event store does not answer, is closed, or is of a newer version
 │   └── ConflictError       an event id came again with other content
+├── ExportError             a trained network that does not become the same graph
 ├── TrainingError           training cannot go on (a loss that is not finite, nothing to learn from)
 └── MissingExtraError       an optional library is absent; the message names the extra
 
@@ -57,6 +58,10 @@ class ConflictError(StoreError):
     """An event id came again with other content."""
 
 
+class ExportError(PalateError):
+    """A network cannot be written as a graph, or the graph does not say what the network says."""
+
+
 class TrainingError(PalateError):
     """Training cannot start or go on."""
 
@@ -68,6 +73,28 @@ class MissingExtraError(PalateError):
         super().__init__(
             f"This needs {library}, which is not installed. Install it with: pip install 'palate[{extra}]'"
         )
+
+
+TRAINING_LIBRARIES = frozenset(
+    (
+        "implicit",
+        "jinja2",
+        "lightning_fabric",
+        "matplotlib",
+        "optuna",
+        "scipy",
+        "sklearn",
+        "tensorboard",
+        "torch",
+    )
+)
+"""What the extra ``train`` brings, by the names under which it is imported."""
+
+
+def missing_for_training(error: ImportError) -> MissingExtraError | None:
+    """The error to raise instead, where a library that only training needs is not installed."""
+    library = (error.name or "").partition(".")[0]
+    return MissingExtraError(library, "train") if library in TRAINING_LIBRARIES else None
 
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:

@@ -205,6 +205,11 @@ class Recommender:
         return self._fitted().prepared
 
     @property
+    def content_encoder(self) -> ContentEncoder:
+        """What turns items' fields into the numbers that the network reads."""
+        return self._fitted().content_encoder
+
+    @property
     def model(self) -> TasteModel:
         """The network."""
         return self._network().model

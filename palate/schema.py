@@ -10,16 +10,15 @@ Q questions, N packed positions, B histories of a batch, D width.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Generic, NamedTuple, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 import polars as pl
-import torch
 
 from palate.errors import DataError
 
@@ -42,10 +41,18 @@ LAG_BUCKETS = 10
 """Buckets of how many events ago something was: ⌊log2(1 + events)⌋, the last for 512 and more."""
 MOST_TIMES = 7
 """How often somebody has met an item is counted up to here."""
+NEVER = -30.0
+"""Added to the score of what was met, where nobody takes a thing twice: a chance of e^−30 is none, and −∞
+would be a trap for odd rows."""
 
 IntArray = npt.NDArray[np.integer[Any]]
 FloatArray = npt.NDArray[np.floating[Any]]
 BoolArray = npt.NDArray[np.bool_]
+AnyArray = npt.NDArray[Any]
+
+Numbers = TypeVar("Numbers")
+"""What holds the numbers: arrays of NumPy, or tensors of the network."""
+Other = TypeVar("Other")
 
 Key = int | str
 
@@ -431,32 +438,34 @@ class Dataset:
     notes: tuple[Note, ...] = ()
 
 
-class Past(NamedTuple):
+class Past(NamedTuple, Generic[Numbers]):
     """The items met before each of N moments, as ragged lists; each item once, in its latest event."""
 
-    offsets: torch.Tensor  # int64 [N + 1]
-    item: torch.Tensor  # int64 [S]
-    lag: torch.Tensor  # int64 [S], ⌊log2(1 + events since)⌋
-    times: torch.Tensor  # int64 [S], how often it was met before that, at most MOST_TIMES
-    since: torch.Tensor  # int64 [S], bucket of the time since, 0 where unknown
+    offsets: Numbers  # int64 [N + 1]
+    item: Numbers  # int64 [S]
+    lag: Numbers  # int64 [S], ⌊log2(1 + events since)⌋
+    times: Numbers  # int64 [S], how often it was met before that, at most MOST_TIMES
+    since: Numbers  # int64 [S], bucket of the time since, 0 where unknown
 
-    def to(self, device: torch.device) -> Past:
-        return Past(*(tensor.to(device) for tensor in self))
+    def map(self, change: Callable[[Numbers], Other]) -> Past[Other]:
+        """The same in what ``change`` makes of each part."""
+        return Past(*map(change, self))
 
 
-class Condition(NamedTuple):
+class Condition(NamedTuple, Generic[Numbers]):
     """What is asked at each of N moments beside their histories; 0 leaves a part open."""
 
-    event: torch.Tensor  # int64 [N], 1 + code of the event type asked for
-    gap: torch.Tensor  # int64 [N], bucket of the time since the last event
-    hour: torch.Tensor  # int64 [N], as in ``Batch``
-    weekday: torch.Tensor  # int64 [N], as in ``Batch``
+    event: Numbers  # int64 [N], 1 + code of the event type asked for
+    gap: Numbers  # int64 [N], bucket of the time since the last event
+    hour: Numbers  # int64 [N], as in ``Batch``
+    weekday: Numbers  # int64 [N], as in ``Batch``
 
-    def to(self, device: torch.device) -> Condition:
-        return Condition(*(tensor.to(device) for tensor in self))
+    def map(self, change: Callable[[Numbers], Other]) -> Condition[Other]:
+        """The same in what ``change`` makes of each part."""
+        return Condition(*map(change, self))
 
 
-class Batch(NamedTuple):
+class Batch(NamedTuple, Generic[Numbers]):
     """Histories laid end to end; every history begins with a start position (item id 0).
 
     Position ``n`` knows item ``item[n]`` and everything before it in the same history, and is asked
@@ -466,17 +475,30 @@ class Batch(NamedTuple):
         target    7 9 0 | 8 0        last      2, 4
     """
 
-    item: torch.Tensor  # int64 [N]
-    event: torch.Tensor  # int64 [N], 0 at the start position, else 1 + code of the event type
-    gap: torch.Tensor  # int64 [N], bucket of the time since the previous event, 0 where unknown
-    hour: torch.Tensor  # int64 [N], 0 where unknown, else 1 + hour of the day
-    weekday: torch.Tensor  # int64 [N], 0 where unknown, else 1 on Mondays to 7 on Sundays
-    position: torch.Tensor  # int64 [N], place inside the own history
-    last: torch.Tensor  # int64 [B], index of each history's last position
-    target: torch.Tensor  # int64 [N]
-    weight: torch.Tensor  # float32 [N], 0 where nothing is asked
-    past: Past | None = None  # what each position has met, its own event included; None where nobody asks
+    item: Numbers  # int64 [N]
+    event: Numbers  # int64 [N], 0 at the start position, else 1 + code of the event type
+    gap: Numbers  # int64 [N], bucket of the time since the previous event, 0 where unknown
+    hour: Numbers  # int64 [N], 0 where unknown, else 1 + hour of the day
+    weekday: Numbers  # int64 [N], 0 where unknown, else 1 on Mondays to 7 on Sundays
+    position: Numbers  # int64 [N], place inside the own history
+    last: Numbers  # int64 [B], index of each history's last position
+    target: Numbers  # int64 [N]
+    weight: Numbers  # float32 [N], 0 where nothing is asked
+    past: Past[Numbers] | None = (
+        None  # what each position has met, its own event included; None where nobody asks
+    )
 
-    def to(self, device: torch.device) -> Batch:
-        moved = {name: column.to(device) for name, column in self._asdict().items() if column is not None}
-        return Batch(**moved)
+    def map(self, change: Callable[[Numbers], Other]) -> Batch[Other]:
+        """The same in what ``change`` makes of each part, for example ``torch.from_numpy``."""
+        return Batch(
+            item=change(self.item),
+            event=change(self.event),
+            gap=change(self.gap),
+            hour=change(self.hour),
+            weekday=change(self.weekday),
+            position=change(self.position),
+            last=change(self.last),
+            target=change(self.target),
+            weight=change(self.weight),
+            past=None if self.past is None else self.past.map(change),
+        )

@@ -5,9 +5,9 @@ import polars as pl
 import pytest
 import torch
 
-from palate.nn.again import NEVER, LearnedAgain, NeverAgain, build_again
+from palate.nn.again import LearnedAgain, NeverAgain, build_again
 from palate.recommender import Recommender
-from palate.schema import Dataset, Past
+from palate.schema import NEVER, Dataset, Past
 from palate.settings import ModelSettings
 from tests.worlds import block_world
 

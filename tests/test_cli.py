@@ -26,6 +26,7 @@ COMMANDS = [
     "similar",
     "classify",
     "report",
+    "export",
     "demo",
     "doctor",
 ]

@@ -15,11 +15,12 @@ import numpy as np
 import polars as pl
 import pytest
 import soundfile
+import torch
 from hypothesis import given, settings, strategies
 from PIL import Image
 
 from palate.data.content import ContentEncoder
-from palate.data.images import MOST_PIXELS, decode_image, decode_images
+from palate.data.images import MOST_PIXELS, decode_image, squashed
 from palate.data.media import Rows, Workplace, known_rows, load_rows, read_media
 from palate.data.sounds import decode_audio, hertz, mel, mel_filters, spectrogram, spectrogram_shape
 from palate.data.source import dataset_from_frames, read_dataset
@@ -123,16 +124,11 @@ def test_exif_orientations_bring_the_upper_half_up(kind, orientation):
     assert np.abs(picture[-6:] - BLUE).max() < 40
 
 
-def test_many_pictures_together_are_what_they_are_one_by_one():
-    random = np.random.default_rng(3)
-    shapes = [(40, 30), (30, 40), (40, 30), (5, 900), (400, 300), (16, 16)]
-    contents = [encoded(noise(seed, shape), "PNG") for seed, shape in enumerate(shapes)]
-    contents += [encoded(noise(9), "JPEG"), b"", encoded(noise(8), "JPEG"), contents[0][:99]]
-    order = random.permutation(len(contents))
-    together = decode_images([contents[place] for place in order], S)
-    for place, found in zip(order, together, strict=True):
-        alone = decode_image(contents[place], S)
-        assert found == alone if isinstance(alone, str) else (found == alone).all()
+@given(strategies.tuples(strategies.integers(1, 90), strategies.integers(1, 90)), strategies.integers(1, 40))
+def test_a_picture_is_squashed_as_pillow_does_it(shape, size):
+    picture = np.asarray(noise(shape[0], shape))
+    slow = Image.fromarray(picture).resize((size, size), Image.Resampling.BILINEAR)
+    assert np.abs(squashed(picture, size).astype(int) - np.asarray(slow)).max() <= 1
 
 
 def test_the_quick_way_and_pillow_show_the_same_photograph():
@@ -223,7 +219,7 @@ def test_mel_is_htks_formula():
 
 
 def test_mel_filters_are_triangles_that_add_up_to_one():
-    filters, frequency = mel_filters(24, 257, 8000).numpy(), np.linspace(0, 4000, 257)
+    filters, frequency = mel_filters(24, 257, 8000), np.linspace(0, 4000, 257)
     centres = hertz(np.linspace(0, mel(4000), 26))[1:-1]
     between = (frequency >= centres[0]) & (frequency <= centres[-1])
     np.testing.assert_allclose(filters.sum(axis=0)[between], 1.0, atol=1e-5)
@@ -241,6 +237,25 @@ def test_a_sines_energy_is_in_its_band(frequency, rate, kind):
     centres = hertz(np.linspace(0, mel(4000), 26))[1:-1]
     assert heard[:, 5:-5].mean(axis=1).argmax() == np.abs([mel(c) - mel(frequency) for c in centres]).argmin()
     assert heard.max() == 2.0
+
+
+@given(strategies.integers(0, 9000), strategies.sampled_from([(8000, 32.0, 16.0), (16_000, 25.1, 10.0)]))
+def test_a_spectrogram_is_that_of_a_second_librarys_short_time_transform(length, shape):
+    rate, window_ms, hop_ms = shape
+    settings = SMALL.audio.model_copy(
+        update={"sample_rate": rate, "window_ms": window_ms, "hop_ms": hop_ms, "seconds": 0.5}
+    )
+    samples = np.random.default_rng(length).normal(size=length).astype(np.float32)
+    window, hop = round(rate * window_ms / 1000), round(rate * hop_ms / 1000)
+    heard = torch.zeros(rate // 2)
+    heard[: min(length, rate // 2)] = torch.from_numpy(samples[: rate // 2])
+    heard /= max(float(heard.abs().max()), 1e-9)
+    hann = torch.hann_window(window)
+    waves = torch.stft(heard, window, hop, window=hann, pad_mode="constant", return_complex=True)
+    power = torch.from_numpy(mel_filters(24, window // 2 + 1, rate)) @ waves.abs() ** 2
+    decibels = 10 * torch.log10((power / power.max().clamp_min(1e-30)).clamp_min(1e-8))
+    expected = decibels / 20 + 2 if length else torch.full_like(decibels, -2)
+    np.testing.assert_allclose(spectrogram(samples, settings), expected, atol=2e-3)
 
 
 def test_loudness_as_a_whole_does_not_count_and_silence_is_the_lowest_value():

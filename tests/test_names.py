@@ -37,3 +37,32 @@ def test_importing_waits_for_no_heavy_library(module):
     code = f"import sys, {module}; print([name for name in {slow} if name in sys.modules])"
     found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert found.stdout.strip() == "[]"
+
+
+WITHOUT = """
+import sys
+
+training = "torch lightning_fabric tensorboard scipy sklearn implicit optuna matplotlib jinja2"
+sys.modules.update(dict.fromkeys(training.split()))  # whoever imports one of them gets an error
+"""
+
+
+def test_without_the_libraries_of_training_the_face_says_what_to_install():
+    code = (
+        WITHOUT
+        + "import palate\ntry: palate.Recommender\nexcept palate.errors.MissingExtraError as e: print(e)"
+    )
+    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert "This needs torch" in found.stdout
+    assert "palate[train]" in found.stdout
+
+
+@pytest.mark.parametrize(
+    "words", [["recommend", "run", "--user", "1"], ["doctor"], ["tune", "x", "--out", "y"]]
+)
+def test_without_the_libraries_of_training_a_command_says_what_to_install(words):
+    code = WITHOUT + f"sys.argv = ['palate', *{words}]\nfrom palate.cli import main\nmain()"
+    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert found.returncode == 2, found.stderr
+    assert "palate[train]" in found.stderr
+    assert "Traceback" not in found.stderr

@@ -233,7 +233,7 @@ def histories() -> Histories:
 
 
 def test_each_position_is_asked_what_is_true_of_its_next_event():
-    batch = make_batch(histories(), max_history=9, has_time=True, target_weights=ONE)
+    batch = make_batch(histories(), max_history=9, has_time=True, target_weights=ONE).map(torch.from_numpy)
     asked = next_event(batch)
     for column, known in zip(asked, (batch.event, batch.gap, batch.hour, batch.weekday), strict=True):
         assert column.tolist() == [*known[1:5].tolist(), 0, *known[6:].tolist(), 0]
@@ -249,7 +249,7 @@ def test_nothing_is_built_that_cannot_be_asked():
 def test_a_question_that_is_left_open_changes_nothing_and_one_that_says_something_does():
     torch.manual_seed(0)
     model = model_of(question_time=True, question_event=True)
-    batch = make_batch(histories(), max_history=9, has_time=True)
+    batch = make_batch(histories(), max_history=9, has_time=True).map(torch.from_numpy)
     states = model.states(batch, model.items()).detach()
     asked = next_event(batch)
     torch.testing.assert_close(model.question(states, asked), states)  # G and B begin at zero
@@ -262,7 +262,7 @@ def test_a_question_that_is_left_open_changes_nothing_and_one_that_says_somethin
 
 def test_half_of_the_positions_leave_each_part_open_by_the_seed():
     model = model_of(question_time=True, question_event=True)
-    batch = make_batch(Histories.of([[5] * 4000]), max_history=4000, has_time=False)
+    batch = make_batch(Histories.of([[5] * 4000]), max_history=4000, has_time=False).map(torch.from_numpy)
     ones = torch.ones_like(batch.item)
     asked = next_event(batch)._replace(event=ones, gap=ones, hour=ones, weekday=ones)
     torch.manual_seed(1)
@@ -279,7 +279,9 @@ def test_coming_items_are_asked_openly_and_the_next_item_with_what_is_true_of_it
     torch.manual_seed(0)
     model = model_of(question_time=True, again="learned").train()
     torch.nn.init.normal_(model.question.modulate.weight)
-    batch = make_batch(histories(), max_history=9, has_time=True, target_weights=ONE, past=True)
+    batch = make_batch(histories(), max_history=9, has_time=True, target_weights=ONE, past=True).map(
+        torch.from_numpy
+    )
     vectors = model(batch)
     plain = vectors._replace(states=vectors.open.states, bonuses=vectors.open.bonuses, open=None)
     assert not torch.allclose(vectors.states, plain.states)
@@ -293,7 +295,7 @@ def test_what_is_asked_of_one_event_moves_no_other_state():
     torch.manual_seed(0)
     model = model_of(question_time=True, question_event=True)
     torch.nn.init.normal_(model.question.modulate.weight)
-    batch = make_batch(histories(), max_history=9, has_time=True)
+    batch = make_batch(histories(), max_history=9, has_time=True).map(torch.from_numpy)
     states, asked = model.states(batch, model.items()), next_event(batch)
     before = model.question(states, asked)
     hour = asked.hour.clone()

@@ -298,7 +298,7 @@ store.prepare(views({{"ann": "abc"}}), Settings(), Path({str(tmp_path / "prepare
     assert not (tmp_path / "prepared").exists()
     (left,) = tmp_path.iterdir()
     assert left.suffix == ".writing"
-    with store._replacing(tmp_path / "prepared") as mine, store._replacing(tmp_path / "prepared"):
+    with store.replacing(tmp_path / "prepared") as mine, store.replacing(tmp_path / "prepared"):
         assert not left.exists()
         assert mine.is_dir(), "a folder that another process is writing was taken away"
     assert names_in(tmp_path) == ["prepared"]

@@ -21,7 +21,7 @@ ONE = torch.ones(1).numpy()
 def batch_of(items: list[list[int]], **options: int) -> Batch:
     return make_batch(
         Histories.of(items), max_history=options.get("max_history", 9), has_time=False, target_weights=ONE
-    )
+    ).map(torch.from_numpy)
 
 
 def vectors_of(batch: Batch, items: int) -> Vectors:
@@ -84,7 +84,7 @@ def visits_batch() -> Batch:
     minute = 60 * 1_000_000
     time = np.array([0, 1, 1440, 2880, 2881, 2882]) * minute
     histories = Histories(np.array([0, 6]), np.arange(2, 8, dtype=np.int32), np.zeros(6, np.uint8), time)
-    return make_batch(histories, max_history=9, has_time=True, target_weights=ONE)
+    return make_batch(histories, max_history=9, has_time=True, target_weights=ONE).map(torch.from_numpy)
 
 
 def test_a_visit_ends_where_half_an_hour_or_more_follows():

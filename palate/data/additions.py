@@ -36,7 +36,7 @@ def add_items(prepared: Prepared, table: pl.DataFrame, media: Mapping[str, Media
         DataError: no column ``item``; a key that is missing, known already or there twice; a column that
             is no field; a cell that is not of its field's kind; media of another number of items.
     """
-    table = _checked(prepared, table, media)
+    table = checked_items(prepared, table, media)
     ids = prepared.items.ids(table["item"])
     gone = np.isin(ids, prepared.removed)
     if ((ids != UNKNOWN) & ~gone).any():
@@ -71,7 +71,7 @@ def update_items(prepared: Prepared, table: pl.DataFrame, media: Mapping[str, Me
         UnknownKeyError: a key is not known.
         DataError: as ``add_items``, but that keys be new.
     """
-    table = _checked(prepared, table, media)
+    table = checked_items(prepared, table, media)
     unknown = prepared.items.ids(table["item"]) == UNKNOWN
     if unknown.any():
         raise UnknownKeyError(
@@ -133,8 +133,13 @@ def _named(table: pl.DataFrame, which: BoolArray) -> str:
     return ", ".join(repr(key) for key in table["item"].filter(pl.Series(which)).head(5))
 
 
-def _checked(prepared: Prepared, table: pl.DataFrame, media: Mapping[str, Media]) -> pl.DataFrame:
-    """The table with keys and fields of the right kinds and in one form."""
+def checked_items(prepared: Prepared, table: pl.DataFrame, media: Mapping[str, Media]) -> pl.DataFrame:
+    """The table with keys and fields of the right kinds and in one form.
+
+    Raises:
+        DataError: no column ``item``; a key that is missing or there twice; a column that is no field; a cell
+            that is not of its field's kind; media of no such field, or of another number of items.
+    """
     known = prepared.catalogue.schema
     if "item" not in table.columns:
         raise DataError(f"Items need a column 'item' with their keys; there are: {', '.join(table.columns)}.")

@@ -5,11 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import numpy as np
-import torch
 
 from palate.data.moments import gap_buckets, hours, weekdays
 from palate.data.past import past_of
-from palate.schema import PADDING, UNKNOWN_TIME, Batch, Condition, Histories, IntArray, Questions
+from palate.schema import PADDING, UNKNOWN_TIME, AnyArray, Batch, Condition, Histories, IntArray, Questions
 
 
 def make_batch(
@@ -20,7 +19,7 @@ def make_batch(
     target_weights: np.ndarray | None = None,
     starts: IntArray | None = None,
     past: bool = False,
-) -> Batch:
+) -> Batch[AnyArray]:
     """All these histories laid end to end, each behind a start position and cut to ``max_history`` events.
 
     Args:
@@ -64,15 +63,15 @@ def make_batch(
         weight[asked] = weights
 
     return Batch(
-        item=torch.from_numpy(item),
-        event=torch.from_numpy(event),
-        gap=torch.from_numpy(gap),
-        hour=torch.from_numpy(hour),
-        weekday=torch.from_numpy(weekday),
-        position=torch.from_numpy(position),
-        last=torch.from_numpy(begins + lengths),
-        target=torch.from_numpy(target),
-        weight=torch.from_numpy(weight),
+        item=item,
+        event=event,
+        gap=gap,
+        hour=hour,
+        weekday=weekday,
+        position=position,
+        last=begins + lengths,
+        target=target,
+        weight=weight,
         past=past_of(
             histories,
             np.repeat(np.arange(len(starts)), lengths + 1),
@@ -90,7 +89,7 @@ def _gap_buckets(histories: Histories, where: IntArray, first: np.ndarray) -> In
     return np.where(first, 0, gap_buckets(histories.time[where], histories.time[before]))
 
 
-def condition_of(questions: Questions) -> Condition | None:
+def condition_of(questions: Questions) -> Condition[AnyArray] | None:
     """What the questions say beside their histories; None where they say nothing.
 
     A question before the last event of its history is asked right after that event.
@@ -102,10 +101,10 @@ def condition_of(questions: Questions) -> Condition | None:
     latest, some = np.full(Q, UNKNOWN_TIME), histories.lengths > 0
     latest[some] = histories.time[histories.offsets[1:][some] - 1]
     return Condition(
-        event=torch.from_numpy(np.zeros(Q, np.int64) if questions.event is None else questions.event + 1),
-        gap=torch.from_numpy(gap_buckets(at, latest)),
-        hour=torch.from_numpy(hours(at)),
-        weekday=torch.from_numpy(weekdays(at)),
+        event=np.zeros(Q, np.int64) if questions.event is None else questions.event + 1,
+        gap=gap_buckets(at, latest),
+        hour=hours(at),
+        weekday=weekdays(at),
     )
 
 
@@ -150,7 +149,7 @@ def training_batch(
     crop: float,
     past: bool,
     seed: tuple[int, ...],
-) -> Batch:
+) -> Batch[AnyArray]:
     """The batch of these rows; a share ``crop`` of the too long histories is read at a random stretch."""
     generator = np.random.default_rng(seed)
     chosen = histories.select(rows)
@@ -169,7 +168,7 @@ def training_batch(
 
 def question_batches(
     histories: Histories, *, max_history: int, has_time: bool, events: int
-) -> Iterator[Batch]:
+) -> Iterator[Batch[AnyArray]]:
     """Batches of about ``events`` positions that cover the histories in order; nothing is asked."""
     ends = np.cumsum(np.minimum(histories.lengths, max_history) + 1)
     first = 0

@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import polars as pl
 from tokenizers import Tokenizer
 
@@ -188,6 +189,11 @@ class MediaColumn:
         size = self.row[0] if self.kind == FieldKind.AUDIO else self.row[-2]
         return FieldShape(self.name, self.kind, size)
 
+    @property
+    def dtype(self) -> npt.DTypeLike:
+        """Of decoded values."""
+        return np.float16 if self.kind == FieldKind.AUDIO else np.uint8
+
     def encode(self, rows: int, media: Media | None) -> tuple[EncodedField, Note]:
         """The media as they are; without any, all of the field is missing.
 
@@ -195,9 +201,8 @@ class MediaColumn:
             DataError: media of another number of items, or of other sizes than this was fitted to.
         """
         if media is None:
-            dtype = np.float16 if self.kind == FieldKind.AUDIO else np.uint8
             none = np.zeros(0, np.int64)
-            media = Media(np.zeros((0, *self.row), dtype), none, np.zeros(rows + 1, np.int64))
+            media = Media(np.zeros((0, *self.row), self.dtype), none, np.zeros(rows + 1, np.int64))
         if len(media.offsets) != rows + 1:
             raise DataError(
                 f"Field '{self.name}' has media of {len(media.offsets) - 1} items for a table of {rows}."

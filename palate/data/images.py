@@ -8,14 +8,12 @@ third of it away.
 from __future__ import annotations
 
 import io
-from collections import defaultdict
-from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import simplejpeg
-import torch
+from cykooz_resizer import FilterType, ImageData, PixelType, ResizeAlg, ResizeOptions, Resizer
 from PIL import Image, UnidentifiedImageError
 
 MOST_PIXELS = 64_000_000
@@ -45,6 +43,9 @@ _TURNS = {
 }
 """What brings a picture upright, by EXIF's orientation (CIPA DC-008, 4.6.4)."""
 
+BILINEAR = ResizeOptions(resize_alg=ResizeAlg.convolution(FilterType.bilinear))
+"""As Pillow's ``Resampling.BILINEAR``, to one level of 255, in a third of its time."""
+
 Picture = npt.NDArray[np.uint8]
 
 
@@ -54,35 +55,17 @@ def decode_image(content: bytes, size: int) -> Picture | str:
     The bytes tell the format, whatever the file is called. EXIF's rotation is obeyed, what is transparent
     is white, of several pictures the first counts. No bytes raise an error.
     """
-    return decode_images([content], size)[0]
-
-
-def decode_images(contents: Sequence[bytes], size: int) -> list[Picture | str]:
-    """What ``decode_image`` says of each; those of one shape are brought to their size together."""
-    found = [_decoded(content, size) for content in contents]
-    by_shape: dict[tuple[int, ...], list[int]] = defaultdict(list)
-    for place, each in enumerate(found):
-        if not isinstance(each, str):
-            by_shape[each.shape].append(place)
-    for places in by_shape.values():
-        together = np.stack([found[place] for place in places])
-        for place, squashed_one in zip(places, squashed(together, size), strict=True):
-            found[place] = squashed_one
-    return found
+    found = _decoded(content, size)
+    return found if isinstance(found, str) else squashed(found, size)
 
 
 def _decoded(content: bytes, size: int) -> Picture | str:
-    """uint8 [H, W, 3] of any shape, but no larger than a few times the size; or why there is none."""
+    """uint8 [H, W, 3] of any shape, or why there is none."""
     if not content:
         return EMPTY
     try:
         found = _quick(content, size) if content.startswith(_JPEG) else None
-        if found is None:
-            found = _thorough(content, size)
-        if isinstance(found, str) or found.size <= 3 * (4 * size) ** 2:
-            return found
-        squash: Picture = squashed(found[None], size)[0]
-        return squash
+        return _thorough(content, size) if found is None else found
     except (Image.DecompressionBombError, Image.DecompressionBombWarning):
         return TOO_MANY_PIXELS
     except UnidentifiedImageError:
@@ -91,13 +74,12 @@ def _decoded(content: bytes, size: int) -> Picture | str:
         return TRUNCATED if "truncated" in str(error).lower() or isinstance(error, EOFError) else DAMAGED
 
 
-def squashed(pictures: Picture, size: int) -> Picture:
-    """uint8 [N, H, W, 3] as [N, size, size, 3], bilinear with antialiasing."""
-    # functional.interpolate would make planar pictures first and lay them anew, half as long again.
-    result: Picture = np.empty((len(pictures), size, size, 3), np.uint8)
-    channels_last, out = (torch.from_numpy(each).permute(0, 3, 1, 2) for each in (pictures, result))
-    torch.ops.aten._upsample_bilinear2d_aa.out(channels_last, [size, size], False, None, None, out=out)
-    return result
+def squashed(picture: Picture, size: int) -> Picture:
+    """uint8 [H, W, 3] as [size, size, 3], bilinear with antialiasing."""
+    height, width, _ = picture.shape
+    small = ImageData(size, size, PixelType.U8x3)
+    Resizer().resize(ImageData(width, height, PixelType.U8x3, picture.tobytes()), small, BILINEAR)
+    return np.frombuffer(small.get_buffer(), np.uint8).reshape(size, size, 3)
 
 
 def _quick(content: bytes, size: int) -> Picture | str | None:

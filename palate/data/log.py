@@ -12,7 +12,6 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 import polars as pl
-from scipy import sparse
 
 from palate.errors import DataError
 from palate.schema import BoolArray, Dataset, FloatArray, IntArray
@@ -285,6 +284,8 @@ def _grouped(codes: IntArray, size: int) -> tuple[IntArray, IntArray]:
 
     SciPy's conversion to compressed rows is a counting sort: stable, and linear in time.
     """
+    from scipy import sparse  # which only cleaning needs, and not what answers
+
     places = np.arange(len(codes), dtype=np.int32 if len(codes) < 2**31 else np.int64)
     ones = np.ones(len(codes), np.bool_)
     rows = sparse.csr_array((ones, (codes, places)), shape=(size, len(codes)))

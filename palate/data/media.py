@@ -24,13 +24,14 @@ import numpy.typing as npt
 import polars as pl
 
 from palate.data.cells import inside
-from palate.data.images import EMPTY, decode_images
+from palate.data.images import EMPTY, decode_image
 from palate.data.sounds import decode_audio, spectrogram_shape
 from palate.data.videos import decode_video
+from palate.errors import DataError
 from palate.schema import FieldKind, IntArray, Media, Note
 from palate.settings import ModelSettings
 
-DECODING = 1
+DECODING = 2
 """Changes when the same file and settings give other values, so that old rows are not taken for new ones."""
 
 LARGEST = {FieldKind.IMAGE: 2**26, FieldKind.AUDIO: 2**30, FieldKind.VIDEO: 2**32}
@@ -119,6 +120,28 @@ def read_media(
     media = _of_items(values, flat, distinct, row_of, offsets, list(digests))
     notes = _notes(name, kind, media, int((row_of >= 0).sum()), reasons)
     return MediaRead(media, notes, sum(digest not in place.known for digest in digests))
+
+
+def media_of_bytes(
+    contents: Sequence[Sequence[bytes]], kind: FieldKind, settings: ModelSettings, *, name: str = "media"
+) -> Media:
+    """What files show that are here as bytes, of each item one, several or none.
+
+    Raises:
+        DataError: a file that cannot be used; the message says which and why.
+        MissingExtraError: a library that this kind needs is not installed.
+    """
+    decoder = Decoder.of(Path(), kind, settings, {})
+    values = np.zeros((sum(map(len, contents)), *decoder.shape), decoder.dtype)
+    row = 0
+    for item, several in enumerate(contents):
+        for content in several:
+            found = decoder.shown(content)
+            if isinstance(found, str):
+                raise DataError(f"A file of the field '{name}', of item {item + 1}, cannot be used: {found}.")
+            values[row] = found
+            row += 1
+    return Media(values, np.arange(row), np.cumsum([0, *map(len, contents)]))
 
 
 def file_name(name: str) -> str:
@@ -221,7 +244,7 @@ class Decoder:
                 waiting[place] = content
                 held += len(content)
             if held > PIECE_BYTES or place == len(paths) - 1:
-                decoded = decode_images(list(waiting.values()), self.settings.image.size)
+                decoded = [decode_image(bytes_of, self.settings.image.size) for bytes_of in waiting.values()]
                 for where, values in zip(waiting, decoded, strict=True):
                     found[where] = _found(found[where].digest, values)
                 waiting, held = {}, 0
@@ -292,6 +315,14 @@ class Decoder:
             return None
         values, row = self.known[digest]
         return Found(digest, np.asarray(values[row]))
+
+    def shown(self, content: bytes) -> Values | str:
+        """What a file with this content shows, or in a few words why it cannot be used."""
+        if len(content) > LARGEST[self.kind]:
+            return TOO_LARGE
+        if self.kind == FieldKind.IMAGE:
+            return decode_image(content, self.settings.image.size)
+        return self._played(io.BytesIO(content)) if content else EMPTY
 
     def _played(self, file: BinaryIO) -> Values | str:
         if self.kind == FieldKind.AUDIO:

@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import numpy as np
-import torch
 
 from palate.data.moments import gap_buckets
-from palate.schema import LAG_BUCKETS, MOST_TIMES, Histories, IntArray, Past
+from palate.schema import LAG_BUCKETS, MOST_TIMES, AnyArray, Histories, IntArray, Past
 
 LONGEST_PAST = 1024
 """Events looked back on; a longer past would cost more than the rest of a training step."""
 
 
-def past_of(histories: Histories, row_N: IntArray, known_N: IntArray, *, has_time: bool) -> Past:
+def past_of(histories: Histories, row_N: IntArray, known_N: IntArray, *, has_time: bool) -> Past[AnyArray]:
     """The items met before each of N moments, each item once, in its latest event.
 
     Args:
@@ -38,11 +37,11 @@ def past_of(histories: Histories, row_N: IntArray, known_N: IntArray, *, has_tim
         else np.zeros(len(where), np.int64)
     )
     return Past(
-        offsets=torch.from_numpy(offsets),
-        item=torch.from_numpy(histories.item[where].astype(np.int64)),
-        lag=torch.from_numpy(np.minimum(np.frexp(lag + 1)[1].astype(np.int64) - 1, LAG_BUCKETS - 1)),
-        times=torch.from_numpy(np.minimum(before[where], MOST_TIMES)),
-        since=torch.from_numpy(since),
+        offsets=offsets,
+        item=histories.item[where].astype(np.int64),
+        lag=np.minimum(np.frexp(lag + 1)[1].astype(np.int64) - 1, LAG_BUCKETS - 1),
+        times=np.minimum(before[where], MOST_TIMES),
+        since=since,
     )
 
 

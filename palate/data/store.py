@@ -15,21 +15,33 @@ import json
 import os
 import shutil
 import uuid
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import polars as pl
-from safetensors import SafetensorError, safe_open
+from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
 
 from palate.data.build import build
+from palate.data.manifest import checksums, sha256_of
 from palate.data.media import Told, Workplace, file_name, known_rows, load_rows, save_rows, shaping, stamp
 from palate.data.prepared import Prepared
 from palate.errors import BundleError
-from palate.schema import FIRST_ID, MEDIA, Dataset, Field, FieldKind, Histories, IdMap, Media, Schema
+from palate.schema import (
+    FIRST_ID,
+    MEDIA,
+    AnyArray,
+    Dataset,
+    Field,
+    FieldKind,
+    Histories,
+    IdMap,
+    Media,
+    Schema,
+)
 from palate.settings import Settings, SplitSettings
 from palate.version import __version__
 
@@ -38,11 +50,13 @@ try:
 except ImportError:  # not on Windows
     fcntl = None  # type: ignore[assignment]
 
-__all__ = ["FORMAT_VERSION", "Prepared", "checksums", "load_prepared", "prepare", "save", "sha256_of"]
+__all__ = ["FORMAT_VERSION", "Prepared", "load_prepared", "prepare", "replacing", "save"]
 
 FORMAT_VERSION = 2
 MANIFEST = "manifest.json"
 MEDIA_FOLDER = "media"
+DTYPES = {"BOOL": "?", "U8": "u1", "U32": "<u4", "I32": "<i4", "I64": "<i8", "F32": "<f4"}
+"""Of safetensors, by NumPy's names."""
 FILES = ("columns.safetensors", "people.parquet", "items.parquet", "report.json")
 
 
@@ -74,7 +88,7 @@ def prepare(
             pass  # damaged: prepared again below
     if folder is None:
         return build(dataset, settings, Workplace(told=told))
-    with _replacing(folder) as writing:
+    with replacing(folder) as writing:
         prepared = build(dataset, settings, Workplace(writing / MEDIA_FOLDER, _known(folder), told))
         _write(prepared, writing, dataset.fingerprint, key)
     return load_prepared(folder)
@@ -86,23 +100,26 @@ def save(prepared: Prepared, folder: Path, *, fingerprint: str = "", settings_ha
     Raises:
         BundleError: ``folder`` exists and is not prepared data.
     """
-    with _replacing(folder) as writing:
+    with replacing(folder) as writing:
         _write(prepared, writing, fingerprint, settings_hash)
 
 
 @contextmanager
-def _replacing(folder: Path) -> Iterator[Path]:
+def replacing(folder: Path, manifest: str = MANIFEST, what: str = "prepared data") -> Iterator[Path]:
     """An empty folder that takes the place of ``folder`` as a whole once all is written into it.
 
+    Args:
+        manifest: the file that tells ``what`` from anything else that may not be replaced.
+
     Raises:
-        BundleError: ``folder`` exists and is not prepared data.
+        BundleError: ``folder`` exists and is something else.
     """
     if (
         folder.exists()
-        and not (folder / MANIFEST).is_file()
+        and not (folder / manifest).is_file()
         and (not folder.is_dir() or any(folder.iterdir()))
     ):
-        raise BundleError(f"{folder} holds something else than prepared data; name another folder.")
+        raise BundleError(f"{folder} holds something else than {what}; name another folder.")
     folder.parent.mkdir(parents=True, exist_ok=True)
     _remove_leftovers(folder)
     mark = uuid.uuid4().hex[:8]
@@ -289,9 +306,7 @@ def _broken(folder: Path, what: str) -> BundleError:
 
 
 def _read(folder: Path, manifest: dict[str, Any]) -> Prepared:
-    # Tensors of PyTorch stay mapped to the file; the NumPy door would copy them into memory.
-    with safe_open(folder / "columns.safetensors", framework="pt") as file:
-        columns = {name: file.get_tensor(name).numpy() for name in file.keys()}  # noqa: SIM118
+    columns = mapped_columns(folder / "columns.safetensors")
     part, removed = columns.pop("part"), columns.pop("removed", np.zeros(0, np.int64))
     written = manifest["schema"]
     schema = Schema(
@@ -316,6 +331,23 @@ def _read(folder: Path, manifest: dict[str, Any]) -> Prepared:
         media={name: _read_media(folder, name) for name in manifest.get("media", ())},
         removed=removed,
     )
+
+
+def mapped_columns(path: Path) -> dict[str, AnyArray]:
+    """The arrays of a safetensors file, mapped to it; the library's own door for NumPy would copy them.
+
+    Raises:
+        KeyError, ValueError: it is no such file.
+    """
+    data = np.memmap(path, np.uint8, "r").view(np.ndarray)
+    begin = 8 + int(data[:8].view("<u8")[0])
+    header = json.loads(data[8:begin].tobytes())
+    columns = {}
+    for name, of in header.items():
+        if name != "__metadata__":
+            first, end = of["data_offsets"]
+            columns[name] = data[begin + first : begin + end].view(DTYPES[of["dtype"]]).reshape(of["shape"])
+    return columns
 
 
 def _holds(folder: Path, fingerprint: str, settings_hash: str) -> bool:
@@ -350,11 +382,6 @@ def _settings_hash(dataset: Dataset, settings: Settings) -> str:
     return hashlib.sha256(json.dumps(tree, sort_keys=True).encode()).hexdigest()
 
 
-def sha256_of(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
 def _sync(path: Path) -> None:
     """The file or folder is on the disk and not only on its way there."""
     handle = os.open(path, os.O_RDONLY)
@@ -362,10 +389,3 @@ def _sync(path: Path) -> None:
         os.fsync(handle)
     finally:
         os.close(handle)
-
-
-def checksums(folder: Path, names: Sequence[str]) -> dict[str, dict[str, Any]]:
-    """Size and SHA-256 of each of these files of a folder, for its manifest."""
-    return {
-        name: {"size": (folder / name).stat().st_size, "sha256": sha256_of(folder / name)} for name in names
-    }

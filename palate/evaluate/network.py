@@ -12,7 +12,7 @@ from palate.data.batches import condition_of, question_batches
 from palate.data.past import past_of
 from palate.data.store import Prepared
 from palate.nn.model import TasteModel
-from palate.schema import Histories, QuestionPart, Questions
+from palate.schema import AnyArray, Histories, QuestionPart, Questions
 
 BATCH_POSITIONS = 16_384
 
@@ -56,8 +56,7 @@ class NetworkRanker:
                 has_time=self.model.has_time,
                 events=BATCH_POSITIONS,
             ):
-                batch = batch.to(table.device)  # noqa: PLW2901 - the same batch, elsewhere
-                vectors.append(self.model.last_states(batch, table))
+                vectors.append(self.model.last_states(batch.map(self._tensor), table))
         return torch.cat(vectors) if vectors else table.new_empty(0, table.shape[1])
 
     def score(self, questions: Questions) -> npt.NDArray[np.float32]:
@@ -66,11 +65,15 @@ class NetworkRanker:
         with torch.inference_mode():
             states, condition = self.person_vectors(histories), condition_of(questions)
             if self.model.question is not None and condition is not None:
-                states = self.model.question(states, condition.to(table.device))
+                states = self.model.question(states, condition.map(self._tensor))
             scores = (states @ table.t()).float()
             if self.model.again is not None:
                 everyone, has_time = np.arange(len(histories)), self.model.has_time
-                past = past_of(histories, everyone, histories.lengths, has_time=has_time).to(table.device)
-                self.model.again(states, table, past).add_to(scores)
+                past = past_of(histories, everyone, histories.lengths, has_time=has_time)
+                self.model.again(states, table, past.map(self._tensor)).add_to(scores)
         result: npt.NDArray[np.float32] = scores.cpu().numpy()
         return result
+
+    def _tensor(self, numbers: AnyArray) -> torch.Tensor:
+        """The array where the network is."""
+        return torch.from_numpy(numbers).to(self.item_vectors().device)

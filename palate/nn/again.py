@@ -12,11 +12,9 @@ import torch
 from torch import nn
 
 from palate.nn.loss import Bonuses
-from palate.schema import GAP_BUCKETS, LAG_BUCKETS, MOST_TIMES, Past
+from palate.schema import GAP_BUCKETS, LAG_BUCKETS, MOST_TIMES, NEVER, Past
 from palate.settings import ModelSettings
 
-NEVER = -30.0
-"""Where nobody takes a thing twice: a chance of e^−30 is none, and −∞ would be a trap for odd rows."""
 PACE = 20.0
 """The tables learn so many times as fast as vectors: a step of the optimiser moves a weight by the
 learning rate, and what somebody takes again may be worth five or more on the scale of scores."""
@@ -35,7 +33,7 @@ def build_again(settings: ModelSettings, has_time: bool) -> NeverAgain | Learned
 class NeverAgain(nn.Module):
     """Nothing is taken twice."""
 
-    def forward(self, states_ND: torch.Tensor, table_VD: torch.Tensor, past: Past) -> Bonuses:  # noqa: ARG002
+    def forward(self, states_ND: torch.Tensor, table_VD: torch.Tensor, past: Past[torch.Tensor]) -> Bonuses:  # noqa: ARG002
         """``NEVER`` for every item of the past."""
         return Bonuses(past.offsets, past.item, torch.full_like(past.item, NEVER, dtype=torch.float32))
 
@@ -57,13 +55,26 @@ class LearnedAgain(nn.Module):
         nn.init.zeros_(self.by_state.weight)
         nn.init.zeros_(self.by_item.weight)
 
-    def forward(self, states_ND: torch.Tensor, table_VD: torch.Tensor, past: Past) -> Bonuses:
+    def forward(self, states_ND: torch.Tensor, table_VD: torch.Tensor, past: Past[torch.Tensor]) -> Bonuses:
         """The bonus of every item of the past, float32."""
         row_S = torch.repeat_interleave(past.offsets.diff())
-        by_state = self.by_state(states_ND).float() + PACE * self.lag
-        value = by_state.view(-1).index_select(0, row_S * LAG_BUCKETS + past.lag)
-        value = value + self.by_item(table_VD).float().squeeze(1).index_select(0, past.item)
-        value = value + PACE * self.times.index_select(0, past.times)
-        if self.since is not None:
-            value = value + PACE * self.since.index_select(0, past.since)
+        by_item_S = self.by_item(table_VD).float().squeeze(1).index_select(0, past.item)
+        value = self.values(states_ND, row_S, by_item_S, past.lag, past.times, past.since)
         return Bonuses(past.offsets, past.item, value)
+
+    def values(
+        self,
+        states_ND: torch.Tensor,
+        row_S: torch.Tensor,
+        by_item_S: torch.Tensor,
+        lag_S: torch.Tensor,
+        times_S: torch.Tensor,
+        since_S: torch.Tensor,
+    ) -> torch.Tensor:
+        """The bonuses alone, float32 [S]: ``row_S`` says of whose state, ``by_item_S`` are w · e_v."""
+        by_state = self.by_state(states_ND).float() + PACE * self.lag
+        value: torch.Tensor = by_state.view(-1).index_select(0, row_S * LAG_BUCKETS + lag_S)
+        value = value + by_item_S + PACE * self.times.index_select(0, times_S)
+        if self.since is not None:
+            value = value + PACE * self.since.index_select(0, since_S)
+        return value

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
 from torch import nn
 from torch.nn import functional
 
-from palate.nn.conv import CausalConvolution, Crossings
+from palate.nn.conv import CausalConvolution, Crossings, gather_taps
 from palate.nn.dropout import Dropout
 from palate.settings import ModelSettings
 
@@ -56,7 +56,24 @@ class Block(nn.Module):
 
     def forward(self, x_ND: torch.Tensor, crossings: Crossings) -> torch.Tensor:
         """[N, D] → [N, D], causal within each history."""
-        x_ND = x_ND + self.dropout(self.activation(self.convolution(self.norm(x_ND), crossings)))
+        layer = self.convolution
+        return self._added(x_ND, gather_taps(self.norm(x_ND), layer.kernel_size, layer.dilation, crossings))
+
+    def at(self, x_BRD: torch.Tensor, inside_BR: torch.Tensor, places_SK: torch.Tensor) -> torch.Tensor:
+        """What ``forward`` gives at S of the R positions that are known of each history, [B, S, D].
+
+        Args:
+            inside_BR: whether each of the positions is one of the history; others read zero.
+            places_SK: where among the R the taps of each of the S lie, its own position first.
+        """
+        B, S = len(x_BRD), len(places_SK)
+        normed = self.norm(x_BRD) * inside_BR.unsqueeze(2).to(x_BRD.dtype)
+        taps = normed.index_select(1, places_SK.flatten())
+        own = x_BRD.index_select(1, places_SK[:, 0]).flatten(0, 1)
+        return self._added(own, taps.view(B * S, -1)).view(B, S, -1)
+
+    def _added(self, x_ND: torch.Tensor, taps_NK: torch.Tensor) -> torch.Tensor:
+        x_ND = x_ND + self.dropout(self.activation(self.convolution.of_taps(taps_NK)))
         if self.feed_forward is None or self.feed_forward_norm is None:
             return x_ND
         result: torch.Tensor = x_ND + self.dropout(self.feed_forward(self.feed_forward_norm(x_ND)))
@@ -81,7 +98,7 @@ class LongMemory(nn.Module):
         """[N, D] → [N, D], causal within each history; only the rows ``kept`` where they are named."""
         sums = causal_sum(x_ND, position_N) * (position_N + 1).rsqrt().unsqueeze(1).to(x_ND.dtype)
         if kept is not None:
-            x_ND, sums = x_ND[kept], sums[kept]
+            x_ND, sums = x_ND.index_select(0, kept), sums.index_select(0, kept)
         result: torch.Tensor = x_ND + self.projection(self.norm(sums))
         return result
 
@@ -138,38 +155,60 @@ class BehaviourEncoder(nn.Module):
             Block(settings, dilations[b % len(dilations)]) for b in range(settings.blocks)
         )
         self.norm = nn.LayerNorm(settings.width)
+        layers = [block.convolution for block in self._all_blocks()]
+        self.cone = cone_of(layers)
+        self.places = [
+            [[known.index(lag + j * layer.dilation) for j in range(layer.kernel_size)] for lag in behind]
+            for layer, known, behind in zip(layers, self.cone[:-1], self.cone[1:], strict=True)
+        ]
 
     def forward(self, x_ND: torch.Tensor, position_N: torch.Tensor) -> torch.Tensor:
         if self.memory is not None:
             x_ND = self.memory(x_ND, position_N)
-        return self._through_blocks(x_ND, position_N)
-
-    @property
-    def reach(self) -> int:
-        """Positions that a state hears of through the blocks, its own included."""
-        return 1 + sum(
-            (block.convolution.kernel_size - 1) * block.convolution.dilation
-            for block in self.blocks
-            if isinstance(block, Block)
-        )
-
-    def last_states(self, x_ND: torch.Tensor, position_N: torch.Tensor, last_B: torch.Tensor) -> torch.Tensor:
-        """``forward(...)[last_B]``, the states of each history's last position, [B, D], in less time.
-
-        Behind the memory, which hears everything, only the positions within reach of the last one are
-        computed. Those among them that would have to look further back come out wrong, and nobody reads them.
-        """
-        counts = (position_N[last_B] + 1).clamp_max(self.reach)
-        ends = counts.cumsum(0)
-        kept = torch.arange(int(ends[-1]), device=x_ND.device) + (last_B + 1 - ends).repeat_interleave(counts)
-        x_KD = x_ND[kept] if self.memory is None else self.memory(x_ND, position_N, kept)
-        # Counted from the first kept position of each history: what lies before it is the neighbour's.
-        own = torch.arange(len(kept), device=x_ND.device) - (ends - counts).repeat_interleave(counts)
-        return self._through_blocks(x_KD, own)[ends - 1]
-
-    def _through_blocks(self, x_ND: torch.Tensor, position_N: torch.Tensor) -> torch.Tensor:
         crossings = Crossings(position_N)
         for block in self.blocks:
             x_ND = block(x_ND, crossings)
         result: torch.Tensor = self.norm(x_ND)
         return result
+
+    @property
+    def reach(self) -> int:
+        """Positions that a state hears of through the blocks, its own included."""
+        return 1 + self.cone[0][-1]
+
+    def last_states(self, x_ND: torch.Tensor, position_N: torch.Tensor, last_B: torch.Tensor) -> torch.Tensor:
+        """``forward(...)[last_B]``, the states of each history's last position, [B, D], in less time.
+
+        Behind the memory, which hears everything, a block computes only the positions that the last one hears
+        of through the blocks that follow.
+        """
+        device = x_ND.device
+        lags = [torch.tensor(lags, device=device) for lags in self.cone]
+        place_B1 = position_N.index_select(0, last_B).unsqueeze(1)
+        inside = [lag <= place_B1 for lag in lags]
+        # Before a history begins lies its neighbour, or nothing: rows that no tap reads.
+        kept = (last_B.unsqueeze(1) - lags[0]).clamp_min(0)
+        flat = kept.flatten()
+        x_KD = x_ND.index_select(0, flat) if self.memory is None else self.memory(x_ND, position_N, flat)
+        x_BRD = x_KD.view(*kept.shape, x_ND.shape[1])
+        for block, inside_BR, places in zip(self._all_blocks(), inside[:-1], self.places, strict=True):
+            x_BRD = block.at(x_BRD, inside_BR, torch.tensor(places, device=device))
+        result: torch.Tensor = self.norm(x_BRD[:, 0])
+        return result
+
+    def _all_blocks(self) -> list[Block]:
+        return [block for block in self.blocks if isinstance(block, Block)]
+
+
+def cone_of(layers: Sequence[CausalConvolution]) -> list[list[int]]:
+    """How many positions behind the last one those lie that it hears of: before each layer, and behind all.
+
+    Kernels of 3 taps with dilations 1 and 4::
+
+        before both  0 1 2 4 5 6 8 9 10      between them  0 4 8      behind both  0
+    """
+    cone = [[0]]
+    for layer in reversed(layers):
+        reads = {lag + j * layer.dilation for lag in cone[0] for j in range(layer.kernel_size)}
+        cone.insert(0, sorted(reads))
+    return cone

@@ -63,6 +63,8 @@ class Classic(nn.Module):
 
     def forward(self, x_ND: torch.Tensor, position_N: torch.Tensor) -> torch.Tensor:
         """[N, D] → [N, D], causal within each history."""
+        if torch.compiler.is_exporting():  # how many chunks there are is not known before a graph runs
+            return self._answer(self.maps(x_ND, position_N))
         chunks = []
         for start in range(0, max(len(x_ND), 1), CHUNK_POSITIONS):
             # Each chunk begins early enough to hold its first window; those events are not answered for.
@@ -72,8 +74,10 @@ class Classic(nn.Module):
             position = torch.minimum(position_N[part], places)
             maps = checkpoint(self.maps, x_ND[part], position, use_reentrant=False, preserve_rng_state=False)
             chunks.append(maps[early:])
-        hidden = functional.relu(self.dense(self.dropout(torch.cat(chunks))))
-        result: torch.Tensor = self.output(hidden)
+        return self._answer(torch.cat(chunks))
+
+    def _answer(self, maps: torch.Tensor) -> torch.Tensor:
+        result: torch.Tensor = self.output(functional.relu(self.dense(self.dropout(maps))))
         return result
 
     def maps(self, x_ND: torch.Tensor, position_N: torch.Tensor) -> torch.Tensor:

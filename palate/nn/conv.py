@@ -15,6 +15,7 @@ from typing import Any
 
 import torch
 from torch import nn
+from torch.nn import functional
 
 
 class Crossings:
@@ -65,6 +66,12 @@ def gather_taps(x_ND: torch.Tensor, kernel_size: int, dilation: int, crossings: 
 
     x 1 2 3 | 4 5   kernel_size 2, dilation 1   →   1 0, 2 1, 3 2 | 4 0, 5 4
     """
+    if torch.compiler.is_exporting():
+        # How many taps cross is not known before a graph runs, so it multiplies them by zero.
+        lags = [j * dilation for j in range(1, kernel_size)]
+        shifted = [functional.pad(x_ND, (0, 0, lag, 0))[: len(x_ND)] for lag in lags]
+        inside = [(crossings.position >= lag).unsqueeze(1).to(x_ND.dtype) for lag in lags]
+        return torch.cat([x_ND, *(tap * mask for tap, mask in zip(shifted, inside, strict=True))], dim=1)
     taps: torch.Tensor = _GatherTaps.apply(x_ND, kernel_size, dilation, crossings)  # type: ignore[no-untyped-call]
     return taps
 
@@ -80,6 +87,8 @@ class CausalConvolution(nn.Module):
         nn.init.uniform_(self.weight, -1 / math.sqrt(kernel_size * width), 1 / math.sqrt(kernel_size * width))
 
     def forward(self, x_ND: torch.Tensor, crossings: Crossings) -> torch.Tensor:
-        return torch.addmm(
-            self.bias, gather_taps(x_ND, self.kernel_size, self.dilation, crossings), self.weight
-        )
+        return self.of_taps(gather_taps(x_ND, self.kernel_size, self.dilation, crossings))
+
+    def of_taps(self, taps_NK: torch.Tensor) -> torch.Tensor:
+        """The same where the taps lie side by side already, [N, kernel_size · width] → [N, out_width]."""
+        return torch.addmm(self.bias, taps_NK, self.weight)

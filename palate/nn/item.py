@@ -48,8 +48,11 @@ class FieldProjection(nn.Module):
         """[rows, width], exactly zero where the value is missing."""
         # In bfloat16 small products lose more to casts than they win.
         with torch.autocast(self.gate.device.type, enabled=False):
-            vectors, present = self.column(rows)
-            result: torch.Tensor = self.gate * self.projection(self.norm(vectors)) * present
+            return self.of(*self.column(rows))
+
+    def of(self, vectors: torch.Tensor, present: torch.Tensor) -> torch.Tensor:
+        """The same of what the column says [rows, dim], and of whether it says anything [rows, 1]."""
+        result: torch.Tensor = self.gate * self.projection(self.norm(vectors)) * present
         return result
 
 

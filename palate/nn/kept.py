@@ -115,8 +115,11 @@ class KeptColumn(nn.Module):
                 nearest = torch.searchsorted(items, rows).clamp_max(len(items) - 1)
                 places = (items[nearest] == rows).nonzero().squeeze(1)
                 vectors = vectors.index_copy(0, places, fresh.index_select(0, nearest[places]))
-        standard = (vectors - self.centre) / self.scale.clamp_min(LEAST_SCALE)
-        return standard, present.float().unsqueeze(1)
+        return self.standard(vectors), present.float().unsqueeze(1)
+
+    def standard(self, vectors: torch.Tensor) -> torch.Tensor:
+        """Vectors of the encoder as they are read."""
+        return (vectors - self.centre) / self.scale.clamp_min(LEAST_SCALE)
 
     def show(self, items: torch.Tensor, at_most: int) -> None:
         """Until ``hide`` the first of these items that can be encoded are read with gradients to the encoder.

@@ -87,7 +87,7 @@ class TasteModel(nn.Module):
         """One head per predicted field, in the order given."""
         return [head for head in self.heads if isinstance(head, ClassHead)]
 
-    def forward(self, batch: Batch, rows: torch.Tensor | None = None) -> Vectors:
+    def forward(self, batch: Batch[torch.Tensor], rows: torch.Tensor | None = None) -> Vectors:
         """Vectors of the items and of every position of the batch.
 
         Where questions may say something, each position in training is asked what is true of its next
@@ -106,31 +106,45 @@ class TasteModel(nn.Module):
         answers = self.question(states, self.question.partly_open(next_event(batch)))
         return self.vectors(table, answers, batch)._replace(open=plain)
 
-    def vectors(self, table: torch.Tensor, states: torch.Tensor, batch: Batch) -> Vectors:
+    def vectors(self, table: torch.Tensor, states: torch.Tensor, batch: Batch[torch.Tensor]) -> Vectors:
         """These, with what the network adds to the scores of items that were met before."""
         bonuses = self.again(states, table, batch.past) if self.again is not None and batch.past else None
         return Vectors(table, states, bonuses)
 
-    def states(self, batch: Batch, table: torch.Tensor) -> torch.Tensor:
+    def states(self, batch: Batch[torch.Tensor], table: torch.Tensor) -> torch.Tensor:
         """What is known after each position [N, D], given the items' vectors."""
         states: torch.Tensor = self.behaviour(self._events(batch, table), batch.position)
         return states
 
-    def last_states(self, batch: Batch, table: torch.Tensor) -> torch.Tensor:
+    def last_states(self, batch: Batch[torch.Tensor], table: torch.Tensor) -> torch.Tensor:
         """``states(...)[batch.last]`` [B, D], where possible without computing the others."""
-        events = self._events(batch, table)
+        return self.last_of(self._events(batch, table), batch.position, batch.last)
+
+    def last_of(self, x_ND: torch.Tensor, position_N: torch.Tensor, last_B: torch.Tensor) -> torch.Tensor:
+        """The state after each history's last event [B, D], of what ``events`` gave."""
         if isinstance(self.behaviour, BehaviourEncoder):
-            return self.behaviour.last_states(events, batch.position, batch.last)
-        states: torch.Tensor = self.behaviour(events, batch.position)[batch.last]
+            return self.behaviour.last_states(x_ND, position_N, last_B)
+        states: torch.Tensor = self.behaviour(x_ND, position_N)[last_B]
         return states
 
-    def _events(self, batch: Batch, table: torch.Tensor) -> torch.Tensor:
-        """What the behaviour encoder reads, [N, D]."""
-        x_ND = functional.embedding(batch.item, table) * EVENT_SCALE
+    def _events(self, batch: Batch[torch.Tensor], table: torch.Tensor) -> torch.Tensor:
+        vectors_ND = functional.embedding(batch.item, table)
+        return self.events(vectors_ND, batch.event, batch.gap, batch.hour, batch.weekday)
+
+    def events(
+        self,
+        vectors_ND: torch.Tensor,
+        event_N: torch.Tensor,
+        gap_N: torch.Tensor,
+        hour_N: torch.Tensor,
+        weekday_N: torch.Tensor,
+    ) -> torch.Tensor:
+        """What the behaviour encoder reads, [N, D], of items with these vectors; the rest as in ``Batch``."""
+        x_ND = vectors_ND * EVENT_SCALE
         if self.event is not None:
-            x_ND = x_ND + self.event(batch.event)
+            x_ND = x_ND + self.event(event_N)
         if self.gap is not None and self.hour is not None and self.weekday is not None:
-            x_ND = x_ND + self.gap(batch.gap) + self.hour(batch.hour) + self.weekday(batch.weekday)
+            x_ND = x_ND + self.gap(gap_N) + self.hour(hour_N) + self.weekday(weekday_N)
         if torch.is_autocast_enabled(x_ND.device.type):
             # From here on everything stays in autocast's type, instead of going back and forth.
             x_ND = x_ND.to(torch.get_autocast_dtype(x_ND.device.type))

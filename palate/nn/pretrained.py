@@ -112,11 +112,15 @@ class PretrainedText(nn.Module):
         longest = max(int(is_token.sum(dim=1).max()), 1) if len(tokens_VT) else 0
         if not longest:
             return torch.zeros(0, self.dim, device=tokens_VT.device)
-        tokens, is_token = tokens_VT[:, :longest].long(), is_token[:, :longest]
-        read = is_token.clone()
+        return self.of_tokens(tokens_VT[:, :longest].long(), is_token[:, :longest])
+
+    def of_tokens(self, tokens_VT: torch.Tensor, is_token_VT: torch.Tensor) -> torch.Tensor:
+        """The same where the first column at least is there, and int64."""
+        read = is_token_VT.clone()
         read[:, 0] = True
-        states: torch.Tensor = self.backbone(input_ids=(tokens - 1).clamp_min(0), attention_mask=read.long())
-        weight = is_token.unsqueeze(2).to(states.dtype)
+        ids = (tokens_VT - 1).clamp_min(0)
+        states: torch.Tensor = self.backbone(input_ids=ids, attention_mask=read.long())
+        weight = is_token_VT.unsqueeze(2).to(states.dtype)
         return (states * weight).sum(dim=1) / weight.sum(dim=1).clamp_min(1)
 
 

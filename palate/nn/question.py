@@ -30,7 +30,7 @@ def build_question(
     return Question(settings.width, num_event_types if asks_event else 0, asks_time)
 
 
-def next_event(batch: Batch) -> Condition:
+def next_event(batch: Batch[torch.Tensor]) -> Condition[torch.Tensor]:
     """What is true of the event after each position; all open behind the last one of a history."""
     # Behind the last position lies the next history's start, of which nothing is known.
     event, gap, hour, weekday = (
@@ -60,7 +60,7 @@ class Question(nn.Module):
             *((QuestionPart.EVENT,) if self.event is not None else ()),
         )
 
-    def forward(self, states_ND: torch.Tensor, condition: Condition) -> torch.Tensor:
+    def forward(self, states_ND: torch.Tensor, condition: Condition[torch.Tensor]) -> torch.Tensor:
         """The states, each conditioned on what is asked there [N, D]; parts unknown here are not heard."""
         pairs = zip((self.event, self.gap, self.hour, self.weekday), condition, strict=True)
         q_ND = sum(embedding(index) for embedding, index in pairs if embedding is not None)
@@ -69,7 +69,7 @@ class Question(nn.Module):
         return answers
 
     @staticmethod
-    def partly_open(condition: Condition) -> Condition:
+    def partly_open(condition: Condition[torch.Tensor]) -> Condition[torch.Tensor]:
         """The same, with each part, the type and the time, left open at a random half of the positions."""
         says_event, says_time = (
             torch.rand(2, len(condition.event), device=condition.event.device) >= LEFT_OPEN

@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from palate.data.store import checksums
+from palate.data.manifest import checksums
 from palate.errors import BundleError, DataError
 from palate.retrieve.approximate import ApproximateIndex
 from palate.retrieve.index import ExactIndex

@@ -107,7 +107,9 @@ class ContentCourse(HistoryCourse):
             rows = items.warm.nonzero().squeeze(1)
             items.id.weight[rows] = self.known_VD[rows] - items.content()[rows]
 
-    def vectors_of(self, network: torch.nn.Module, batch: Batch, rows: torch.Tensor | None) -> Vectors:
+    def vectors_of(
+        self, network: torch.nn.Module, batch: Batch[torch.Tensor], rows: torch.Tensor | None
+    ) -> Vectors:
         """States of histories as they were learned, and a table that content alone tells a share of."""
         del network
         model = self.model

@@ -105,8 +105,8 @@ class HistoryCourse:
             epoch=epoch,
         )
 
-    def batch(self, rows: IntArray, epoch: int, step: int) -> Batch:
-        return training_batch(
+    def batch(self, rows: IntArray, epoch: int, step: int) -> Batch[torch.Tensor]:
+        batch = training_batch(
             self.histories,
             rows,
             max_history=self.max_history,
@@ -116,9 +116,10 @@ class HistoryCourse:
             past=self.model.again is not None and not self.draws_negatives,
             seed=(self.settings.seed, epoch, step),
         )
+        return batch.map(torch.from_numpy)
 
     def loss(
-        self, fabric: Fabric, network: torch.nn.Module, examples: Batch
+        self, fabric: Fabric, network: torch.nn.Module, examples: Batch[torch.Tensor]
     ) -> tuple[torch.Tensor, float, int]:
         """The weighted mean of the tasks' losses, over the catalogue or a sample of it."""
         met, options = torch.cat([examples.item, examples.target]), self.settings.train
@@ -128,7 +129,7 @@ class HistoryCourse:
             if self.draws_negatives:
                 batch, sample = draw_sample(batch, self.probability_V, self.settings.train.negatives)
                 sample = sample.to(fabric.device)
-            batch = batch.to(fabric.device)
+            batch = batch.map(lambda tensor: tensor.to(fabric.device))
             rows = None if sample is None else sample.rows
             vectors = self.vectors_of(network, batch, rows)
             total, weight = torch.zeros((), device=fabric.device), 0.0
@@ -138,7 +139,9 @@ class HistoryCourse:
                 total = total + task.weight * losses.sum() / weight
         return total, weight, len(examples.item)
 
-    def vectors_of(self, network: torch.nn.Module, batch: Batch, rows: torch.Tensor | None) -> Vectors:
+    def vectors_of(
+        self, network: torch.nn.Module, batch: Batch[torch.Tensor], rows: torch.Tensor | None
+    ) -> Vectors:
         """What the losses look at: what the network says of the batch, and of these rows of the catalogue."""
         vectors: Vectors = network(batch, rows)
         return vectors

@@ -50,7 +50,7 @@ class Task(Protocol):
         ...
 
     def losses(
-        self, batch: Batch, vectors: Vectors, sample: Sample | None
+        self, batch: Batch[torch.Tensor], vectors: Vectors, sample: Sample | None
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """The weighted loss of each example and its weight, both float32 [examples].
 
@@ -68,7 +68,7 @@ class NextItem:
     name: str = "next_item"
 
     def losses(
-        self, batch: Batch, vectors: Vectors, sample: Sample | None
+        self, batch: Batch[torch.Tensor], vectors: Vectors, sample: Sample | None
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """Over the whole catalogue, or an unbiased estimate of it from the sample."""
         asked = batch.weight.nonzero().squeeze(1)
@@ -119,7 +119,7 @@ class ComingItems:
     name: str = "coming_items"
 
     def losses(
-        self, batch: Batch, vectors: Vectors, sample: Sample | None
+        self, batch: Batch[torch.Tensor], vectors: Vectors, sample: Sample | None
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """As ``NextItem``, with another item asked at each position, of which the question says nothing."""
         vectors = vectors.open or vectors
@@ -136,7 +136,7 @@ class ComingItems:
         return next_item_losses(asked, batch.target[drawn[asked]], weight[asked], vectors, sample)
 
 
-def last_of_visit(batch: Batch) -> torch.Tensor:
+def last_of_visit(batch: Batch[torch.Tensor]) -> torch.Tensor:
     """For each position the last one of the same visit: half an hour or more, or the end, follows it.
 
     Where times are unknown, every event is a visit of its own; so is the start of a history.
@@ -161,7 +161,7 @@ class ItemClass:
     name: str = "item_class"
 
     def losses(
-        self, batch: Batch, vectors: Vectors, sample: Sample | None
+        self, batch: Batch[torch.Tensor], vectors: Vectors, sample: Sample | None
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """Of at most ``STEP_ITEMS`` items of the batch and as many others, drawn anew in each step."""
         del vectors  # they hold the ids
@@ -213,7 +213,9 @@ def sampling_probability(train_counts_V: torch.Tensor) -> torch.Tensor:
     return chance / chance.sum()
 
 
-def draw_sample(batch: Batch, probability_V: torch.Tensor, negatives: int) -> tuple[Batch, Sample]:
+def draw_sample(
+    batch: Batch[torch.Tensor], probability_V: torch.Tensor, negatives: int
+) -> tuple[Batch[torch.Tensor], Sample]:
     """Shared negatives for one step, and the batch counted in rows of the small table."""
     drawn = torch.multinomial(probability_V, negatives, replacement=True)
     reserved = torch.arange(FIRST_ID)
