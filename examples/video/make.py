@@ -98,7 +98,7 @@ def write_film(path: Path, frames: npt.NDArray[np.uint8]) -> None:
 def make(
     out: Path,
     *,
-    clips_each: int = 40,
+    clips_each: int = 100,
     people: int = 1500,
     axes: Mapping[str, Sequence[str]] = AXES,
     seed: int = 0,
@@ -112,8 +112,12 @@ def make(
     for of, file in zip(family.tolist(), files, strict=True):
         write_film(out / file, clip(movements[of // len(shapes)], shapes[of % len(shapes)], generator))
     settings = {
-        "model": {"width": 64, "blocks": 2, "id_dropout": 0.5, "video": {"encoder": "volume"}},
-        "train": {"learning_rate": 3e-3},
+        "model": {
+            "width": 64,
+            "blocks": 2,
+            "id_dropout": 0.5,
+            "video": {"encoder": "volume", "size": 32, "filters": [32, 64]},
+        },
     }
     write_world(
         out, name="video", axes=axes, family=family, files=files, kind="video", people=people,
