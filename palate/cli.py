@@ -186,6 +186,14 @@ def train(
     seed: Seed = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on from the last checkpoint.")] = False,
     strict: Annotated[bool, typer.Option("--strict", help="Bad rows and cells are errors.")] = False,
+    events_from: Annotated[
+        str | None,
+        typer.Option(
+            metavar="URL",
+            help="An event store, whose events join the data's: sqlite:///PATH or postgresql://….",
+            show_default=False,
+        ),
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
     """Clean, train, judge against the traditional methods, and write a run folder with a report.
@@ -199,6 +207,10 @@ def train(
     recommender = Recommender(Settings.build(given_settings(config, assignments, seed, strict)))
     with notices.status("Reading …"):
         dataset = read_dataset(data)
+        if events_from is not None:
+            from palate.store.training import with_events
+
+            dataset = with_events(dataset, events_from)
     start = Settings.build(
         dataset.settings, recommender.settings.model_dump(exclude_unset=True)
     ).train.start_from

@@ -7,6 +7,8 @@ PalateError                 the user can mend it; the command line prints it and
 ├── UnknownKeyError         a person or an item that the recommender has never heard of
 ├── NotFittedError          the recommender was asked before it was trained
 ├── BundleError             a saved recommender that is damaged, altered or too new
+├── StoreError              the event store does not answer, is closed, or is of a newer version
+│   └── ConflictError       an event id came again with other content
 ├── TrainingError           training cannot go on (a loss that is not finite, nothing to learn from)
 └── MissingExtraError       an optional library is absent; the message names the extra
 
@@ -47,6 +49,14 @@ class BundleError(PalateError):
     """A saved recommender is damaged, altered, incomplete or of a newer format."""
 
 
+class StoreError(PalateError):
+    """The event store does not answer, is closed, cannot be used, or is of a newer version."""
+
+
+class ConflictError(StoreError):
+    """An event id came again with other content."""
+
+
 class TrainingError(PalateError):
     """Training cannot start or go on."""
 
@@ -67,3 +77,8 @@ def did_you_mean(name: str, known: Iterable[str]) -> str:
     if near:
         return f"Did you mean '{near[0]}'?"
     return f"Known names: {', '.join(names)}." if names else ""
+
+
+def first_line(error: BaseException) -> str:
+    """What a library's exception says in its first line, or its name where it says nothing."""
+    return str(error).strip().split("\n")[0] or type(error).__name__

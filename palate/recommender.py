@@ -54,6 +54,7 @@ from palate.schema import (
 )
 from palate.settings import Settings
 from palate.train.checkpoint import Progress
+from palate.train.content import teach_content
 from palate.train.decide import decided
 from palate.train.histories import train_on_histories
 from palate.train.items import train_on_items
@@ -149,6 +150,7 @@ class Recommender:
         if settings.train.start_from is not None:
             other = load_bundle(Path(settings.train.start_from))
             start_from(model, encoder, other.weights, other.content_encoder)
+        display = display or Silent()
         train = train_on_histories if settings.recommends else train_on_items
         progress = train(
             model,
@@ -157,9 +159,13 @@ class Recommender:
             folder,
             run=_run_identity(prepared, settings),
             resume=resume,
-            display=display or Silent(),
+            display=display,
             labels=labels,
         )
+        if settings.recommends and model.items.has_content and settings.train.content_passes:
+            progress.seconds += teach_content(
+                model, prepared, settings, labels=labels, precision=progress.precision, display=display
+            )
         set_thresholds(model, labels)
         self._adopt(Bundle(settings, prepared, encoder, model.state_dict(), progress, classes), model)
         if folder is not None:

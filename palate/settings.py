@@ -84,6 +84,8 @@ class TextSettings(Frozen):
     """One convolution per width, in tokens."""
     filters: Positive = 48
     """Filters per convolution."""
+    token_dropout: Share = 0.3
+    """Share of the tokens that are not read in a training step, so that no text is learned by heart."""
 
 
 class ImageSettings(Frozen):
@@ -221,8 +223,6 @@ class ModelSettings(Frozen):
     dropout: Share = 0.3
     """Dropout of events and of every block's output. Where nothing is said, training takes
     .1 + .3 · 300 / √events, at most .4."""
-    id_dropout: Share = 0.1
-    """Share of items whose id vector reads "unknown" in a training step, so that content carries them."""
     content: bool = True
     """Read the items' fields; false learns from ids alone."""
     text: TextSettings = TextSettings()
@@ -283,6 +283,11 @@ class TrainSettings(Frozen):
     media: Literal["end_to_end", "frozen"] = "end_to_end"
     """``end_to_end``: encoders of pictures, sound and video learn with everything else; ``frozen``: each
     picture is encoded once and encoders stay as they are, which wants a pretrained one."""
+    content_passes: int = Field(default=1, ge=0)
+    """Passes after training in which content learns to carry items without an id vector; what was learned of
+    known items stays. 0 leaves new items to chance."""
+    content_share: Share = 0.5
+    """Share of the items of each of their steps that are told by content alone."""
     text_items: Positive = 512
     """Items of each step whose texts are encoded with gradients; the others' vectors are kept ones."""
     media_items: Positive = 64

@@ -1,5 +1,15 @@
 """What every test shares: one thread, since networks this small only wait for a second one."""
 
+import pytest
 import torch
 
 torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="session")
+def postgresql():
+    """The folder of the socket of a PostgreSQL server of our own."""
+    from postgresql import running_server
+
+    with running_server() as socket:
+        yield socket

@@ -11,6 +11,8 @@ import pytest
 from typer.testing import CliRunner
 
 from palate.cli import app
+from palate.store.opening import open_store
+from palate.store.records import StoredEvent
 from palate.version import __version__ as palate_version
 
 COMMANDS = [
@@ -27,6 +29,8 @@ COMMANDS = [
     "demo",
     "doctor",
 ]
+GUEST = 1_709_280_000_000_000
+"""8 o'clock on 1 March 2024, in microseconds."""
 SMALL = [
     word
     for pair in (
@@ -64,7 +68,17 @@ def shop(tmp_path_factory) -> Path:
     (folder / "订单.csv").write_bytes(b"\xef\xbb\xbf" + "\r\n".join(lines).encode())
     made = palate("init", folder / "订单.csv", "--out", folder / "dataset.yaml")
     assert made.returncode == 0, made.stderr
-    trained = palate("train", folder / "dataset.yaml", "--out", folder / "run", *SMALL, "--json")
+    url = f"sqlite:///{folder / 'events.db'}"
+    with open_store(url) as store:
+        store.append(
+            [
+                StoredEvent(f"e{n}", "guest", f"A{2 * n + 1:02d}", "interaction", GUEST + n * 86_400_000_000)
+                for n in range(5)
+            ]
+        )
+    trained = palate(
+        "train", folder / "dataset.yaml", "--out", folder / "run", *SMALL, "--events-from", url, "--json"
+    )
     assert trained.returncode == 0, trained.stderr
     summary = json.loads(trained.stdout)
     assert summary["metrics"]["ndcg@10"]["value"] > 0
@@ -78,6 +92,15 @@ def test_a_strangers_table_goes_from_init_to_recommendations(shop):
     rows = json.loads(found.stdout)
     assert [row["rank"] for row in rows] == [1, 2, 3, 4, 5]
     assert all({"item", "score", "rank"} <= row.keys() for row in rows)
+
+
+def test_events_of_a_store_are_trained_on_and_their_people_are_known(shop):
+    found = palate("recommend", shop / "run", "--user", "guest", "-n", 3, "--json")
+    assert found.returncode == 0, found.stderr
+    assert len(json.loads(found.stdout)) == 3
+    report = json.loads((shop / "run" / "data" / "report.json").read_text(encoding="utf-8"))
+    told = {rule["rule"]: rule["detail"] for rule in report["rules"]}
+    assert told["events of the store"].startswith("5 events joined")
 
 
 def test_a_history_is_enough(shop):

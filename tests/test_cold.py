@@ -30,7 +30,7 @@ from tests.worlds import TableRanker, block_of, block_world, prepared_block_worl
 
 COLD = {"split": {"kind": "cold_items", "share": 0.15}}
 QUICK = {
-    "model": {"width": 16, "blocks": 2, "max_history": 10, "id_dropout": 0.3},
+    "model": {"width": 16, "blocks": 2, "max_history": 10},
     "train": {"max_epochs": 8, "batch_events": 256, "learning_rate": 1e-2, "precision": "float32"},
     "evaluate": {
         "baselines": ["popularity"], "references": [], "bootstrap": 50, "cutoffs": [3, 10, 20],

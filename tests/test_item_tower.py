@@ -74,14 +74,6 @@ def test_cold_rows_read_the_unknown_vector_and_the_start_its_own() -> None:
     assert torch.equal(ids[:5], items.id.weight[:5])
 
 
-def test_dropped_ids_read_the_unknown_vector_and_keep_their_content() -> None:
-    items = tower()
-    drop = torch.tensor([True, False, True, False, False, False, False])
-    difference = items(id_drop=drop) - items()
-    assert not difference[[0, 1, 3, 4, 5, 6]].any()
-    torch.testing.assert_close(difference[2], items.id.weight[1] - items.id.weight[2])
-
-
 @settings(deadline=None, max_examples=25)
 @given(st.lists(st.integers(0, 6), max_size=9))
 def test_some_rows_are_the_same_as_in_the_whole_table(rows: list[int]) -> None:

@@ -19,7 +19,7 @@ from palate.nn.item import ItemTower
 from palate.nn.kept import KeptColumn
 from palate.recommender import Recommender
 from palate.schema import Content, EncodedField, Field, FieldKind, FieldShape, Media
-from palate.settings import ImageSettings, ModelSettings, Settings
+from palate.settings import ImageSettings, ModelSettings, Settings, TextSettings
 from palate.train.histories import train_on_histories
 from palate.train.progress import Silent
 from tests.test_training import StopAt
@@ -27,7 +27,7 @@ from tests.worlds import block_of, prepared_block_world
 
 SIDE = 16
 IMAGE = ImageSettings(encoder="classic", size=SIDE, filters=(4,), dense=8)
-SETTINGS = ModelSettings(width=8, image=IMAGE)
+SETTINGS = ModelSettings(width=8, image=IMAGE, text=TextSettings(token_dropout=0.0))
 SHOWN = [[], [], [0], [1, 2], [], [0], [3, 1, 2], [4]]
 """Which pictures each item shows: items 2 and 5 the same one, items 3 and 6 several, 0, 1 and 4 none."""
 GENERATOR = np.random.default_rng(0)
@@ -335,7 +335,6 @@ TINY = {
         "width": 16,
         "blocks": 2,
         "max_history": 20,
-        "id_dropout": 0.8,
         "image": {"encoder": "classic", "size": SIDE, "filters": [4], "dense": 8, "dropout": 0.1},
     },
     "train": {

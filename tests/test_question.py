@@ -210,9 +210,7 @@ def test_a_run_that_was_interrupted_ends_with_the_same_weights(tmp_path):
 
 
 def model_of(**changes) -> TasteModel:
-    settings = Settings.build(
-        {"model": {"width": 8, "blocks": 1, "dropout": 0.0, "id_dropout": 0.0, **changes}}
-    )
+    settings = Settings.build({"model": {"width": 8, "blocks": 1, "dropout": 0.0, **changes}})
     return TasteModel(
         settings.model,
         Content(rows=12),

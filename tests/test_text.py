@@ -89,7 +89,7 @@ def test_a_catalogue_without_texts_still_tokenizes() -> None:
     assert (tokenize(tokenizer, ["ab"], 4)[0] != 0).sum() == 2
 
 
-SMALL = TextSettings(vocabulary=30, max_tokens=9, width=4, kernel_sizes=(1, 3), filters=5)
+SMALL = TextSettings(vocabulary=30, max_tokens=9, width=4, kernel_sizes=(1, 3), filters=5, token_dropout=0.0)
 
 
 def slow_encode(encoder: TextEncoder, tokens: list[int]) -> torch.Tensor:
@@ -140,3 +140,14 @@ def test_the_padding_vector_gets_no_gradient() -> None:
     assert gradient is not None
     assert not gradient[0].any()
     assert gradient[3].any()
+
+
+def test_tokens_are_dropped_in_training_only_and_as_often_as_wanted() -> None:
+    torch.manual_seed(0)
+    encoder = TextEncoder(30, 4, SMALL.model_copy(update={"token_dropout": 0.25, "kernel_sizes": (1,)}))
+    tokens = torch.full((4000, 1), 7, dtype=torch.int32)
+    nothing = encoder.dense(torch.zeros(1, 5))  # biases of the kernels begin at zero
+    empty = (encoder(tokens) - nothing).abs().amax(dim=1) < 1e-7
+    assert 0.22 < empty.float().mean() < 0.28
+    assert torch.equal(encoder.eval()(tokens), encoder(tokens))
+    assert not ((encoder(tokens) - nothing).abs().amax(dim=1) < 1e-7).any()

@@ -69,7 +69,6 @@ def test_content_alone_carries_items_without_training_events():
     """Items of four blocks, told apart by their titles; those held out were never met in training."""
     settings = {
         **TINY,
-        "model": {**TINY["model"], "id_dropout": 0.8},
         "train": {**TINY["train"], "max_epochs": 25, "patience": 25},
         "split": {"kind": "cold_items", "share": 0.2},
         "evaluate": {**TINY["evaluate"], "filter_seen": True},

@@ -129,7 +129,6 @@ def make(
         "model": {
             "width": 64,
             "blocks": 2,
-            "id_dropout": 0.5,
             "audio": {"seconds": SECONDS, "window_ms": 64, "hop_ms": 32},
         },
     }

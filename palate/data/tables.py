@@ -3,19 +3,16 @@
 from __future__ import annotations
 
 import hashlib
-import os
-import re
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-from urllib.parse import quote
 
 import polars as pl
 from polars.exceptions import PolarsError
 
 from palate.data.spec import TableSpec
 from palate.data.text_files import open_csv, open_jsonl
-from palate.errors import DataError, MissingExtraError, did_you_mean
+from palate.errors import DataError, did_you_mean, first_line
 from palate.schema import Note
 
 if TYPE_CHECKING:
@@ -84,7 +81,9 @@ def fingerprint(text: str, specs: list[TableSpec], base: Path) -> str:
     parts = [text]
     for spec in specs:
         if spec.is_url:
-            url = _url(spec.table[0]).set(password=None).render_as_string()
+            from palate.data.databases import database_url  # SQLAlchemy takes its time to import
+
+            url = database_url(spec.table[0]).set(password=None).render_as_string()
             parts.append(f"{url} {spec.query} {spec.sql_table}")
             continue
         for name in spec.table:
@@ -113,7 +112,7 @@ def _open_file(path: Path, spec: TableSpec) -> Table:
     try:
         frame, notes = _scan(path, suffix, spec)
     except (PolarsError, OSError, EOFError) as error:
-        raise DataError(f"{path} cannot be read as {suffix[1:]}: {_first_line(error)}") from None
+        raise DataError(f"{path} cannot be read as {suffix[1:]}: {first_line(error)}") from None
     return Table(path.name, frame, suffix in (".csv", ".tsv"), tuple(notes), path.parent)
 
 
@@ -143,44 +142,16 @@ def _joined(tables: list[Table]) -> Table:
         frame = pl.concat([table.frame.select(names) for table in tables], how="vertical_relaxed")
         frame.collect_schema()
     except PolarsError as error:
-        raise DataError(f"{first.name} and its further files do not fit: {_first_line(error)}") from None
+        raise DataError(f"{first.name} and its further files do not fit: {first_line(error)}") from None
     notes = tuple(note for table in tables for note in table.notes)
     untyped = all(table.untyped for table in tables)
     return Table(f"{first.name} and {len(tables) - 1} more", frame, untyped, notes, first.folder)
 
 
-def _first_line(error: BaseException) -> str:
-    return str(error).strip().split("\n")[0] or type(error).__name__
-
-
-def _url(text: str) -> URL:
-    """The URL with ``${NAME}`` from the environment; a password may hold any character."""
-    from sqlalchemy import make_url
-    from sqlalchemy.exc import ArgumentError
-
-    def value(match: re.Match[str]) -> str:
-        found = os.environ.get(match["name"])
-        if found is None:
-            raise DataError(
-                f"The table's URL asks for the environment variable {match['name']}, which is not set."
-            )
-        in_password = text[: match.start()].endswith(":") and text[match.end() :].startswith("@")
-        return quote(found, safe="") if in_password else found
-
-    try:
-        url = make_url(re.sub(r"\$\{(?P<name>\w+)\}", value, text))
-    except ArgumentError:
-        raise DataError(
-            "The table's URL is not one of SQLAlchemy's; wanted, for example, "
-            "postgresql://user:${PASSWORD}@host/database or sqlite:///shop.db."
-        ) from None
-    if url.drivername in ("postgresql", "postgres"):
-        url = url.set(drivername="postgresql+psycopg")
-    return url
-
-
 def _query(spec: TableSpec, base: Path) -> Table:
-    url = _url(spec.table[0])
+    from palate.data.databases import database_url
+
+    url = database_url(spec.table[0])
     if url.get_backend_name() == "sqlite":
         path = base / (url.database or "")
         if not path.is_file():
@@ -191,17 +162,12 @@ def _query(spec: TableSpec, base: Path) -> Table:
 
 
 def _fetched(url: URL, spec: TableSpec) -> pl.DataFrame:
-    from sqlalchemy import create_engine, literal_column, select, table, text
-    from sqlalchemy.exc import NoSuchModuleError, SQLAlchemyError
+    from sqlalchemy import literal_column, select, table, text
+    from sqlalchemy.exc import SQLAlchemyError
 
-    try:
-        engine = create_engine(url)
-    except (ModuleNotFoundError, NoSuchModuleError) as error:
-        if url.get_backend_name() == "postgresql":
-            raise MissingExtraError("psycopg", "postgresql") from None
-        raise DataError(
-            f"No driver for {url.drivername} databases is installed: {_first_line(error)}."
-        ) from None
+    from palate.data.databases import open_engine, reason, shown
+
+    engine = open_engine(url)
     if spec.query is not None:
         statement: Any = text(spec.query.replace(":", r"\:"))  # a colon in a stranger's query is no parameter
     else:
@@ -211,11 +177,7 @@ def _fetched(url: URL, spec: TableSpec) -> pl.DataFrame:
         with engine.connect() as connection:
             return _rows(connection, statement)
     except SQLAlchemyError as error:
-        reason = _first_line(getattr(error, "orig", None) or error)
-        if url.password:
-            reason = reason.replace(str(url.password), "***")
-        shown = url.render_as_string(hide_password=True)
-        raise DataError(f"The database {shown} answered: {reason}") from None
+        raise DataError(f"The database {shown(url)} answered: {reason(error, url)}") from None
     finally:
         engine.dispose()
 

@@ -198,15 +198,13 @@ class ItemTower(nn.Module):
             raise DataError(f"The item tower reads {shapes}; it was given {content.shapes}.")
         return parts
 
-    def forward(self, rows: torch.Tensor | None = None, id_drop: torch.Tensor | None = None) -> torch.Tensor:
+    def forward(self, rows: torch.Tensor | None = None) -> torch.Tensor:
         """Item vectors [rows, width].
 
         Args:
             rows: int64 [rows], best without repetition, since each is computed; None is all items.
-            id_drop: bool [rows], items that read the "unknown" id vector this time, so that content
-                learns to carry them; the start of histories is never dropped.
         """
-        vectors: torch.Tensor = self.id(self._id_rows(rows, id_drop))
+        vectors: torch.Tensor = self.id(self._id_rows(rows))
         for part in self.fields:
             vectors = vectors + part(rows)
         return vectors
@@ -220,15 +218,11 @@ class ItemTower(nn.Module):
 
     def contributions(self, rows: torch.Tensor | None = None) -> list[tuple[str, torch.Tensor]]:
         """What the id and each field add: named parts [rows, width]; added in order, exactly ``forward``."""
-        parts: list[tuple[str, torch.Tensor]] = [("id", self.id(self._id_rows(rows, None)))]
+        parts: list[tuple[str, torch.Tensor]] = [("id", self.id(self._id_rows(rows)))]
         return parts + [(part.name, part(rows)) for part in self.projections]
 
-    def _id_rows(self, rows: torch.Tensor | None, id_drop: torch.Tensor | None) -> torch.Tensor:
+    def _id_rows(self, rows: torch.Tensor | None) -> torch.Tensor:
         own = torch.arange(len(self.warm), device=self.warm.device)
         ids = torch.where(self.warm, own, UNKNOWN)
         ids = functional.pad(ids, (0, self.size - len(ids)), value=UNKNOWN)
-        if rows is not None:
-            ids = ids[rows]
-        if id_drop is not None:
-            ids = ids.masked_fill(id_drop.to(ids.device) & (ids != PADDING), UNKNOWN)
-        return ids
+        return ids if rows is None else ids[rows]

@@ -88,7 +88,7 @@ class TasteModel(nn.Module):
         """One head per predicted field, in the order given."""
         return [head for head in self.heads if isinstance(head, ClassHead)]
 
-    def forward(self, batch: Batch, rows: torch.Tensor | None = None, id_dropout: float = 0.0) -> Vectors:
+    def forward(self, batch: Batch, rows: torch.Tensor | None = None) -> Vectors:
         """Vectors of the items and of every position of the batch.
 
         Where questions may say something, each position in training is asked what is true of its next
@@ -98,21 +98,17 @@ class TasteModel(nn.Module):
             batch: item ids are rows of the table: of the whole catalogue, or, where ``rows`` is given,
                 indices into ``rows``.
             rows: int64 ids of the items to describe; None describes the whole catalogue.
-            id_dropout: share of items whose id vector reads "unknown" this time, so that content has to
-                carry them; without any content there is nothing to carry, and nobody is dropped.
         """
-        drop = None
-        if id_dropout and self.items.has_content:
-            drop = torch.rand(self.items.size if rows is None else len(rows)) < id_dropout
-        table = self.items(rows, drop)
+        table = self.items(rows)
         states = self.states(batch, table)
-        plain = self._vectors(table, states, batch)._replace(rows=rows)
+        plain = self.vectors(table, states, batch)._replace(rows=rows)
         if self.question is None or not self.training:
             return plain
         answers = self.question(states, self.question.partly_open(next_event(batch)))
-        return self._vectors(table, answers, batch)._replace(open=plain, rows=rows)
+        return self.vectors(table, answers, batch)._replace(open=plain, rows=rows)
 
-    def _vectors(self, table: torch.Tensor, states: torch.Tensor, batch: Batch) -> Vectors:
+    def vectors(self, table: torch.Tensor, states: torch.Tensor, batch: Batch) -> Vectors:
+        """These, with what the network adds to the scores of items that were met before."""
         bonuses = self.again(states, table, batch.past) if self.again is not None and batch.past else None
         return Vectors(table, states, bonuses)
 

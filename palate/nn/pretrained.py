@@ -13,7 +13,7 @@ from typing import Any, Literal
 import torch
 from torch import nn
 
-from palate.errors import MissingExtraError, SettingsError
+from palate.errors import MissingExtraError, SettingsError, first_line
 from palate.schema import PADDING
 from palate.settings import PRETRAINED, ImageSettings, TextSettings
 
@@ -207,8 +207,3 @@ def width_of(encoder: nn.Module, values: torch.Tensor, name: str, wish: str) -> 
     except (TypeError, ValueError, RuntimeError, IndexError, AttributeError) as error:
         reason = first_line(error)
         raise SettingsError(f"'{PRETRAINED}{name}' does not read this field ({reason}); {wish}.") from None
-
-
-def first_line(error: Exception) -> str:
-    lines = str(error).strip().splitlines()
-    return lines[0] if lines else type(error).__name__

@@ -5,7 +5,8 @@ and a kernel W of k taps
 
     y_t = b + Σ_{j=0}^{k-1} e_{t+j} W_j ,  0 ≤ t < L,  e_q = 0 for q ≥ L        z = max(0, max_t y_t)
 
-A kernel longer than the text is thereby still read once at every token.
+A kernel longer than the text is thereby still read once at every token. In training each token is read as
+zeros with a probability: a text that is known by a single rare word is learned by heart.
 """
 
 from __future__ import annotations
@@ -31,7 +32,7 @@ class TextEncoder(nn.Module):
         nn.init.normal_(self.embedding.weight, std=EMBEDDING_STD)
         with torch.no_grad():
             self.embedding.weight[PADDING] = 0.0
-        self.kernel_sizes = settings.kernel_sizes
+        self.kernel_sizes, self.token_dropout = settings.kernel_sizes, settings.token_dropout
         self.kernels = nn.ModuleList(
             nn.Linear(size * settings.width, settings.filters) for size in settings.kernel_sizes
         )
@@ -54,7 +55,10 @@ class TextEncoder(nn.Module):
         tokens = [
             tokens_VT[rows, :length].t().reshape(-1) for length, rows in enumerate(torch.split(order, counts))
         ]
-        embedded = torch.split(self.embedding(torch.cat(tokens)), [len(part) for part in tokens])
+        read = self.embedding(torch.cat(tokens))
+        if self.training and self.token_dropout:
+            read = read * (torch.rand(len(read), 1, device=read.device) >= self.token_dropout)
+        embedded = torch.split(read, [len(part) for part in tokens])
         pooled = [
             self._pooled(x.view(length, count, x.shape[1]))
             for length, (count, x) in enumerate(zip(counts, embedded, strict=True))

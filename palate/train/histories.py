@@ -16,7 +16,7 @@ from palate.evaluate.metrics import Metric
 from palate.evaluate.network import NetworkRanker
 from palate.evaluate.protocol import mean_metric
 from palate.nn.item import ID_STD
-from palate.nn.model import TasteModel
+from palate.nn.model import TasteModel, Vectors
 from palate.schema import FIRST_ID, Batch, BoolArray, IntArray, Part, Questions
 from palate.settings import Settings
 from palate.train.checkpoint import Progress
@@ -135,7 +135,7 @@ class HistoryCourse:
             batch = batch.to(fabric.device)
             rows = self.catalogue if sample is None else sample.rows
             rows = None if rows is None else rows.to(fabric.device)
-            vectors = network(batch, rows, self.settings.model.id_dropout)
+            vectors = self.vectors_of(network, batch, rows)
             total, weight = torch.zeros((), device=fabric.device), 0.0
             for task in self.tasks:
                 losses, weights = task.losses(batch, vectors, sample)
@@ -143,11 +143,21 @@ class HistoryCourse:
                 total = total + task.weight * losses.sum() / weight
         return total, weight, len(examples.item)
 
+    def vectors_of(self, network: torch.nn.Module, batch: Batch, rows: torch.Tensor | None) -> Vectors:
+        """What the losses look at: what the network says of the batch, and of these rows of the catalogue."""
+        vectors: Vectors = network(batch, rows)
+        return vectors
+
     def validate(self) -> float | None:
-        if self.questions is None:
+        content_comes_later = self.model.items.has_content and self.settings.train.content_passes
+        if self.questions is None or (self.prepared.has_cold_split and content_comes_later):
             return None
+        return self.metric(self.questions)
+
+    def metric(self, questions: Questions) -> float:
+        """The validation metric of these questions."""
         metric, judging = self.settings.train.validate_metric, self.settings.evaluate
-        return mean_metric(NetworkRanker(self.model), self.prepared, self.questions, metric, judging)
+        return mean_metric(NetworkRanker(self.model), self.prepared, questions, metric, judging)
 
 
 def training_catalogue(warm: BoolArray) -> torch.Tensor | None:

@@ -76,8 +76,9 @@ class Bar(Shown):
             TimeRemainingColumn(),
             console=console,
         )
-        unknown = {"epoch": 1, "loss": float("nan"), "metric": "", "speed": 0.0, "unit": ""}
-        self.task = self.bar.add_task("train", total=None, **unknown)
+        self.task = self.bar.add_task(
+            "train", total=None, epoch=1, loss=float("nan"), metric="", speed=0.0, unit=""
+        )
 
     def start(self, total_steps: int, done_steps: int, unit: str) -> None:
         self.bar.update(self.task, total=total_steps, completed=done_steps, unit=unit)

@@ -1,0 +1,148 @@
+"""Which index a catalogue needs, how much of the exact answer it finds, and the graph on disk.
+
+``FOLDER/graph.usearch`` is the graph, ``FOLDER/index.json`` its size and SHA-256, those of the vectors it
+belongs to, and what was measured. An exact index has no files.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from palate.data.store import checksums
+from palate.errors import BundleError, DataError
+from palate.retrieve.approximate import ApproximateIndex
+from palate.retrieve.index import ExactIndex
+from palate.schema import FloatArray, IntArray
+
+FORMAT = 1
+DESCRIPTION = "index.json"
+GRAPH = "graph.usearch"
+DEPTH = 10
+"""Recall is that of so many best."""
+WANTED_RECALL = 0.98
+"""The search keeps more candidates until this much is found on one half of the sample."""
+EXPANSIONS = (64, 128, 256, 512)
+EXACT_UP_TO = 200_000
+"""Items up to which all are compared, unless it is said otherwise or measured."""
+
+
+def build_index(
+    vectors_VD: FloatArray,
+    states_SD: FloatArray,
+    *,
+    absent: IntArray | None = None,
+    exact_up_to: int = EXACT_UP_TO,
+) -> ExactIndex | ApproximateIndex:
+    """An exact index of at most so many items, an approximate one of more.
+
+    Args:
+        states_SD: states of real histories. One half of them chooses how many candidates the approximate
+            search keeps, the other tells its recall; an exact index does not read them.
+        absent: ids below the end that are no items.
+
+    Raises:
+        DataError: vectors that are no table of finite numbers; fewer than two states where they are read.
+        MissingExtraError: an approximate index, and USearch is not installed.
+    """
+    if len(vectors_VD) - (0 if absent is None else len(absent)) <= exact_up_to:
+        return ExactIndex(vectors_VD, absent)
+    if len(states_SD) < 2:
+        raise DataError(f"{len(states_SD)} states to measure recall with; wanted at least 2, better 1,000.")
+    index = ApproximateIndex(vectors_VD, absent)
+    for candidates in EXPANSIONS:
+        index.expansion = candidates
+        if recall_of(index, states_SD[::2]) >= WANTED_RECALL:
+            break
+    index.recall = recall_of(index, states_SD[1::2])
+    return index
+
+
+def recall_of(index: ApproximateIndex, states_SD: FloatArray, k: int = DEPTH) -> float:
+    """Share of the exact k best that the index finds, over all states."""
+    found, exact = index.search(states_SD, k).ids, index.search_exactly(states_SD, k).ids
+    there = exact >= 0
+    hits = (found[:, :, None] == exact[:, None, :]) & there[:, None, :]
+    return float(hits.sum() / max(there.sum(), 1))
+
+
+def exact_limit(width: int, milliseconds: float = 2.0, rows: int = 8, items: int = 1 << 15) -> int:
+    """How many items of this width an exact search compares in so many milliseconds a row on this machine.
+
+    Measured on so many random items, in batches of ``rows`` requests, the best of five.
+    """
+    generator = np.random.default_rng(0)
+    index = ExactIndex(generator.standard_normal((items, width), np.float32))
+    states = generator.standard_normal((rows, width), np.float32)
+    seconds = []
+    for _ in range(6):  # the first one finds nothing in the caches
+        started = time.perf_counter()
+        index.search(states, DEPTH)
+        seconds.append(time.perf_counter() - started)
+    return int(items * milliseconds * rows / (min(seconds[1:]) * 1000))
+
+
+def save_index(index: ExactIndex | ApproximateIndex, folder: Path) -> None:
+    """``folder`` holds what ``load_index`` needs beside the vectors; the description comes last.
+
+    To be saved as it was built: a graph that changed since has to be saved with the changed vectors.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / DESCRIPTION).unlink(missing_ok=True)
+    tree: dict[str, Any] = {"format": FORMAT, "kind": "exact", "vectors": _digest(index)}
+    if isinstance(index, ApproximateIndex):
+        index.save_graph(folder / GRAPH)
+        measured = {"kind": "approximate", "recall": index.recall, "expansion": index.expansion}
+        tree |= measured | {"files": checksums(folder, [GRAPH])}
+    (folder / DESCRIPTION).write_text(json.dumps(tree, indent=1), encoding="utf-8")
+
+
+def load_index(
+    folder: Path, vectors_VD: FloatArray, *, absent: IntArray | None = None
+) -> ExactIndex | ApproximateIndex:
+    """The index of these vectors that ``save_index`` wrote.
+
+    Raises:
+        BundleError: no index, of a newer format, of other vectors, or a file is missing or altered.
+        MissingExtraError: it is approximate, and USearch is not installed.
+    """
+    try:
+        tree = json.loads((folder / DESCRIPTION).read_text(encoding="utf-8"))
+        form, kind, wanted = tree["format"], tree["kind"], tree["vectors"]
+    except FileNotFoundError:
+        raise BundleError(f"{folder} holds no index: it has no {DESCRIPTION}. Build one.") from None
+    except (OSError, ValueError, KeyError, TypeError):
+        raise BundleError(f"{folder / DESCRIPTION} is damaged. Build the index again.") from None
+    if form != FORMAT:
+        raise BundleError(
+            f"{folder} has index format {form}; this Palate reads {FORMAT}. Build the index again."
+        )
+    exact = ExactIndex(vectors_VD, absent)
+    if _digest(exact) != wanted:
+        raise BundleError(f"The index in {folder} belongs to other vectors. Build it again.")
+    if kind == "exact":
+        return exact
+    try:
+        unaltered = checksums(folder, [GRAPH]) == tree["files"]
+        recall, expansion = float(tree["recall"]), int(tree["expansion"])
+    except (OSError, KeyError, TypeError, ValueError):
+        unaltered = False
+    if not unaltered:
+        raise BundleError(f"{folder / GRAPH} is missing, cut short or altered. Build the index again.")
+    index = ApproximateIndex(vectors_VD, absent, graph_file=folder / GRAPH)
+    index.recall, index.expansion = recall, expansion
+    return index
+
+
+def _digest(index: ExactIndex) -> str:
+    """Of which items are there and their vectors."""
+    present, table = index.contents()
+    digest = hashlib.sha256(f"{table.shape}".encode())
+    digest.update(present.tobytes())
+    digest.update(table.data)
+    return digest.hexdigest()
