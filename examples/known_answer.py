@@ -111,6 +111,14 @@ def write_world(
         "items": {"table": "items.csv", "id": "thing", "fields": {"file": {"kind": kind}}},
         "settings": {
             "split": {"kind": "cold_items"},
+            # Among all things the first ten places seldom go to new ones: too coarse to choose a pass by.
+            "train": {
+                "max_epochs": 6,
+                "content_passes": 6,
+                "learning_rate": 3e-3,
+                "media_items": 32,
+                "validate_metric": "loss",
+            },
             "evaluate": {
                 "baselines": ["popularity", "item_knn"],
                 "references": [],

@@ -22,7 +22,7 @@ QUICK: dict[str, Any] = {
         "audio": {"bands": 32, "filters": [8, 16], "dense": 48},
         "video": {"filters": [8, 16], "dense": 48},
     },
-    "train": {"max_epochs": 12, "batch_events": 128, "media_items": 32, "learning_rate": 5e-3},
+    "train": {"batch_events": 128, "learning_rate": 5e-3},
     "evaluate": {"bootstrap": 50},
 }
 

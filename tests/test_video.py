@@ -8,8 +8,8 @@ from torch.nn import functional
 
 from palate.errors import SettingsError
 from palate.nn.fields import build_field_encoder
-from palate.nn.image import DEVIATION, MEAN
-from palate.nn.video import build_video_encoder
+from palate.nn.image import DEVIATION, MEAN, standardised
+from palate.nn.video import build_video_encoder, without_look
 from palate.schema import FieldKind, FieldShape
 from palate.settings import ModelSettings, VideoSettings
 from tests.slow_residual import accuracy_after_training, shaken, silent_weights, stages_by_hand
@@ -30,14 +30,33 @@ def build(name: str) -> torch.nn.Module:
     return shaken(build_video_encoder(SMALL[name]))
 
 
+def without_look_by_hand(clip: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """[3, F, S, S] around zero, and the three means and the deviation that it had."""
+    x = (clip.permute(3, 0, 1, 2).float() - MEAN) / DEVIATION
+    means = torch.stack([channel.mean() for channel in x])
+    centred = torch.stack([channel - mean for channel, mean in zip(x, means, strict=True)])
+    deviation = (centred**2).mean().sqrt()
+    return centred / (deviation + 0.1), torch.cat([means, deviation.view(1)])
+
+
+def test_colours_of_the_whole_clip_go_to_the_last_layer_alone() -> None:
+    values = clips(2).float() * 0.4 + 60
+    tinted = values + torch.tensor([30.0, 0.0, -30.0])
+    plain, look = without_look(standardised(values))
+    same, other = without_look(standardised(tinted))
+    torch.testing.assert_close(plain, same)
+    torch.testing.assert_close(other - look, torch.tensor([[30.0, 0.0, -30.0, 0.0]] * 2) / DEVIATION)
+    assert without_look(standardised(torch.full_like(values, 7)))[0].abs().max() < 1e-5
+
+
 def test_frames_are_read_one_by_one_and_then_over_time() -> None:
     encoder = build("frames")
     state = encoder.state_dict()
     for clip, found in zip(clips(3), encoder(clips(3)), strict=True):
         hidden = []
-        for frame in clip:
-            x = (frame.permute(2, 0, 1).float().unsqueeze(0) - MEAN) / DEVIATION
-            maps = stages_by_hand(state, x, [1, 1])[0]
+        plain, look = without_look_by_hand(clip)
+        for frame in plain.unbind(dim=1):
+            maps = stages_by_hand(state, frame.unsqueeze(0), [1, 1])[0]
             pooled = torch.cat([maps.mean(dim=(1, 2)), maps.amax(dim=(1, 2))])
             hidden.append((state["frame.weight"] @ pooled + state["frame.bias"]).clamp(min=0))
         nothing = torch.zeros(10)
@@ -48,7 +67,7 @@ def test_frames_are_read_one_by_one_and_then_over_time() -> None:
             for tap in range(3):
                 y = y + state["time.weight"][:, :, tap] @ around[t + tap]
             answers.append(y.clamp(min=0))
-        pooled = torch.cat([torch.stack(answers).mean(dim=0), torch.stack(answers).amax(dim=0)])
+        pooled = torch.cat([torch.stack(answers).mean(dim=0), torch.stack(answers).amax(dim=0), look])
         expected = state["dense.weight"] @ pooled + state["dense.bias"]
         torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-4)
 
@@ -56,10 +75,10 @@ def test_frames_are_read_one_by_one_and_then_over_time() -> None:
 def test_volume_equals_its_formula_step_by_step() -> None:
     encoder = build("volume")
     state = encoder.state_dict()
-    x = (clips(3).permute(0, 4, 1, 2, 3).float() - MEAN) / DEVIATION
-    maps = stages_by_hand(state, x, [1, 1])
+    plain, looks = zip(*map(without_look_by_hand, clips(3)), strict=True)
+    maps = stages_by_hand(state, torch.stack(plain), [1, 1])
     assert maps.shape == (3, 16, 4, 2, 2)
-    pooled = torch.cat([maps.mean(dim=(2, 3, 4)), maps.amax(dim=(2, 3, 4))], dim=1)
+    pooled = torch.cat([maps.mean(dim=(2, 3, 4)), maps.amax(dim=(2, 3, 4)), torch.stack(looks)], dim=1)
     expected = functional.linear(pooled, state["dense.weight"], state["dense.bias"])
     torch.testing.assert_close(encoder(clips(3)), expected, rtol=1e-4, atol=1e-4)
 

@@ -131,7 +131,6 @@ def make(
             "blocks": 2,
             "audio": {"seconds": SECONDS, "window_ms": 64, "hop_ms": 32},
         },
-        "train": {"learning_rate": 3e-3},
     }
     write_world(
         out, name="music", axes=axes, family=family, files=files, kind="audio", people=people,

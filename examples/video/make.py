@@ -25,8 +25,8 @@ from examples.known_answer import families_of, write_world
 from palate.schema import FloatArray
 
 SIZE = 64
-RATE = 16
-FRAMES = 24
+RATE = 12
+FRAMES = 16
 SMALLEST, LARGEST = 12.0, 22.0
 """Half of a shape's length, in pixels."""
 FAINT = 0.4
@@ -80,7 +80,8 @@ def clip(movement: str, shape: str, generator: Generator) -> npt.NDArray[np.uint
     u = (grid / SIZE - 0.5)[:, None]
     ground = behind + (u * slope[0])[:, None, :] + (u * slope[1])[None, :, :]
     ground = ground + generator.normal(0, 6, (SIZE, SIZE, 3))
-    frames = ground + opacity[..., None] * (colour - ground) + generator.normal(0, 3, (FRAMES, SIZE, SIZE, 3))
+    noise = 3 * generator.standard_normal((FRAMES, SIZE, SIZE, 3), np.float32)
+    frames = ground + opacity[..., None] * (colour - ground) + noise
     return frames.clip(0, 255).astype(np.uint8)
 
 
@@ -98,7 +99,7 @@ def write_film(path: Path, frames: npt.NDArray[np.uint8]) -> None:
 def make(
     out: Path,
     *,
-    clips_each: int = 40,
+    clips_each: int = 100,
     people: int = 1500,
     axes: Mapping[str, Sequence[str]] = AXES,
     seed: int = 0,
@@ -112,8 +113,11 @@ def make(
     for of, file in zip(family.tolist(), files, strict=True):
         write_film(out / file, clip(movements[of // len(shapes)], shapes[of % len(shapes)], generator))
     settings = {
-        "model": {"width": 64, "blocks": 2, "video": {"encoder": "volume"}},
-        "train": {"learning_rate": 3e-3},
+        "model": {
+            "width": 64,
+            "blocks": 2,
+            "video": {"encoder": "volume", "size": 32, "filters": [32, 64]},
+        },
     }
     write_world(
         out, name="video", axes=axes, family=family, files=files, kind="video", people=people,

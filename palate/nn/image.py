@@ -23,7 +23,7 @@ from palate.errors import SettingsError
 from palate.nn.dropout import Dropout
 from palate.nn.pretrained import PretrainedImage
 from palate.nn.residual import ResidualStages, initialise, mean_and_max
-from palate.settings import PRETRAINED, ImageSettings, VideoSettings
+from palate.settings import PRETRAINED, ImageSettings
 
 MEAN = 114.0
 DEVIATION = 58.0
@@ -69,19 +69,16 @@ class ClassicImage(nn.Module):
 
 
 class ResidualImage(nn.Module):
-    """Residual stages, mean and maximum over all places, a dense layer: uint8 [n, (F,) S, S, 3] → [n, dense].
-
-    Args:
-        axes: 2 for a picture, 3 for a clip taken as an image in time too.
+    """Residual stages, mean and maximum over all places, a dense layer: uint8 [n, S, S, 3] → [n, dense].
 
     Raises:
         SettingsError: an even kernel, or no filters.
     """
 
-    def __init__(self, settings: ImageSettings | VideoSettings, axes: int = 2) -> None:
+    def __init__(self, settings: ImageSettings) -> None:
         super().__init__()
         self.dim = settings.dense
-        self.stages = ResidualStages(3, settings.filters, settings.kernel_size, settings.blocks, axes=axes)
+        self.stages = ResidualStages(3, settings.filters, settings.kernel_size, settings.blocks)
         self.dropout = Dropout(settings.dropout)
         self.dense = nn.Linear(2 * settings.filters[-1], settings.dense)
         initialise(self)

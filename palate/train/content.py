@@ -117,8 +117,7 @@ class ContentCourse(HistoryCourse):
         with torch.no_grad():
             heard = model.vectors(known, model.states(batch, known), batch)
         told = torch.rand(len(known), device=known.device) < self.settings.train.content_share
-        if rows is None:
-            told[PADDING] = False
+        told[PADDING] = False  # the start of histories stands first, also among rows
         unknown = model.items.id(torch.tensor([UNKNOWN], device=known.device))
         bare = model.items.content(rows) + unknown
-        return heard._replace(table=torch.where(told.unsqueeze(1), bare, known))
+        return heard._replace(table=torch.where(told.unsqueeze(1), bare, known), rows=rows)
