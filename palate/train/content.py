@@ -117,7 +117,8 @@ class ContentCourse(HistoryCourse):
         with torch.no_grad():
             heard = model.vectors(known, model.states(batch, known), batch)
         told = torch.rand(len(known), device=known.device) < self.settings.train.content_share
-        told[PADDING] = False  # the start of histories stands first, also among rows
+        if rows is None:
+            told[PADDING] = False
         unknown = model.items.id(torch.tensor([UNKNOWN], device=known.device))
         bare = model.items.content(rows) + unknown
-        return heard._replace(table=torch.where(told.unsqueeze(1), bare, known), rows=rows)
+        return heard._replace(table=torch.where(told.unsqueeze(1), bare, known))
