@@ -100,7 +100,8 @@ def encoded(graph: Graph, field: EncodedField, chosen: BoolArray) -> Vectors:
     vectors = in_parts(graph, field.media[distinct])[which]
     sums = np.zeros((len(counts), vectors.shape[1]), np.float32)
     np.add.at(sums, np.repeat(np.arange(len(counts)), counts), vectors)
-    return sums / counts[:, None].astype(np.float32)
+    sums /= counts[:, None]
+    return sums
 
 
 def in_parts(graph: Graph, values: AnyArray) -> Vectors:
