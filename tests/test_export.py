@@ -19,7 +19,7 @@ from typer.testing import CliRunner
 
 from palate.cli import app
 from palate.data.batches import make_batch
-from palate.data.columns import CategoryColumn, MediaColumn, TextColumn
+from palate.data.columns import CategoryColumn, MediaColumn, TextColumn, VectorColumn
 from palate.errors import BundleError, DataError, ExportError, SettingsError
 from palate.evaluate.network import NetworkRanker
 from palate.export import folder as export_folder
@@ -66,7 +66,7 @@ HOUR = 3_600_000_000
 
 
 def shelf(folder: Path) -> Dataset:
-    """The block world with views and purchases, and a field of every kind but sound and film."""
+    """The block world with views and purchases, and fields of most kinds."""
     world, generator = block_world(people=40), np.random.default_rng(5)
     bought = pl.when(pl.col("row") % 3 == 0).then(pl.lit("buy")).otherwise(pl.lit("view"))
     for item in range(0, 40, 2):
@@ -76,14 +76,12 @@ def shelf(folder: Path) -> Dataset:
         brand=pl.Series([f"b{n % 5}" if n % 7 else None for n in range(40)]),
         tags=pl.Series([[f"t{n % 3}", "all"][: n % 3] or None for n in range(40)]),
         price=pl.Series([float(n) if n % 4 else None for n in range(40)]),
-        sound=pl.Series(generator.normal(size=(40, 3)).round(3).tolist()),
         cover=pl.Series([f"i{n:03d}.png" if n % 2 == 0 else None for n in range(40)]),
     )
     kinds = {
         "brand": FieldKind.CATEGORY,
         "tags": FieldKind.CATEGORIES,
         "price": FieldKind.NUMBER,
-        "sound": FieldKind.VECTOR,
         "cover": FieldKind.IMAGE,
     }
     fields = (*world.fields, *(Field(name, kind) for name, kind in kinds.items()))
@@ -202,7 +200,6 @@ NEW = pl.DataFrame(
         "brand": ["b1", "never seen", None, None],
         "tags": [["t1", "all", "t2"], ["t0"], None, []],
         "price": [3.0, None, 1e9, None],
-        "sound": [[0.1, 0.2, -1.0], None, [1.0, 2.0, 3.0], None],
     }
 )
 SHOWN = {"cover": covers([[3], [1, 2], [], []])}
@@ -320,7 +317,7 @@ def test_a_process_without_pytorch_answers_the_same(run, served):
 
 def test_the_manifest_says_what_was_compared_and_graphs_nothing_of_the_machine(run):
     manifest = json.loads((run / "serving" / "serving.json").read_text())
-    fields = {f"field '{name}'" for name in ("title", "brand", "tags", "price", "sound", "cover")}
+    fields = {f"field '{name}'" for name in ("title", "brand", "tags", "price", "cover")}
     assert manifest["differences"].keys() == {"scores", "items", *fields}
     assert all(0 <= difference <= 1e-4 for difference in manifest["differences"].values())
     for path in (run / "serving").rglob("*.onnx"):
@@ -442,6 +439,7 @@ IMAGE = {"size": 12, "filters": [4], "dense": 6}
     [
         (TextColumn.fit("x", pl.Series("x", ["a b", "c d e"]), TextSettings(max_tokens=5)), {}),
         (CategoryColumn("x", FieldKind.CATEGORIES, ("a", "b", "c")), {}),
+        pytest.param(VectorColumn("x", 3), {}, marks=pytest.mark.slow),
         *(
             pytest.param(MediaColumn("x", kind, shape), tree, marks=pytest.mark.slow)
             for kind, shape, tree in [

@@ -14,14 +14,18 @@ import pytest
 import torch
 from tokenizers import Tokenizer, models, pre_tokenizers, processors
 
+from palate.data.columns import MediaColumn, TextColumn
 from palate.data.content import ContentEncoder
 from palate.data.source import dataset_from_frames
 from palate.errors import MissingExtraError, SettingsError
+from palate.export.check import difference_of_field
+from palate.export.graphs import FieldGraph, write_graph
 from palate.nn.image import build_image_encoder
 from palate.nn.item import ItemTower
 from palate.nn.kept import KeptColumn
 from palate.nn.pretrained import PretrainedText
 from palate.recommender import Recommender
+from palate.runtime.graph import Graph
 from palate.schema import Field, FieldKind
 from palate.settings import ImageSettings, ModelSettings, TextSettings
 
@@ -317,3 +321,18 @@ def test_a_recommender_with_a_pretrained_encoder_is_trained_saved_and_loaded(
     assert title[2:].any(dim=1).all()
     loaded.items.add(pl.DataFrame({"item": [99], "title": ["old red lamp"]}))
     assert 99 in loaded.recommend([3], k=13, filter_seen=False)["item"].to_list()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["resnet", "convnext", "vit", "bert"])
+def test_a_pretrained_encoder_becomes_a_graph(
+    checkpoints: dict[str, Path], tmp_path: Path, name: str
+) -> None:
+    if name == "bert":
+        column: Any = TextColumn.fit("x", pl.Series("x", ["red lamp"]), text_settings(checkpoints[name]))
+        encoder: Any = PretrainedText(column.shape.size, text_settings(checkpoints[name]))
+    else:
+        column, encoder = MediaColumn("x", FieldKind.IMAGE, (16, 16, 3)), image_encoder(checkpoints[name])
+    written = FieldGraph(encoder.eval(), column)
+    write_graph(written, tmp_path / "field.onnx")
+    assert difference_of_field(Graph(tmp_path / "field.onnx", 1), written, seed=0) < 1e-4
