@@ -163,9 +163,11 @@ class Recommender:
             labels=labels,
         )
         if settings.recommends and model.items.has_content and settings.train.content_passes:
-            progress.seconds += teach_content(
+            taught = teach_content(
                 model, prepared, settings, labels=labels, precision=progress.precision, display=display
             )
+            progress.seconds += taught.seconds
+            progress.best_metric = progress.best_metric if taught.best_metric is None else taught.best_metric
         set_thresholds(model, labels)
         self._adopt(Bundle(settings, prepared, encoder, model.state_dict(), progress, classes), model)
         if folder is not None:

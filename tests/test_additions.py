@@ -48,7 +48,7 @@ def place_of(recommender: Recommender, item: str, user: str = "u001") -> int:
 
 
 def test_an_updated_item_is_where_a_new_one_with_its_words_would_be(grown):
-    grown.items.add(pl.DataFrame({"item": ["new"], "title": ["espresso roast 78"]}))
+    grown.items.add(pl.DataFrame({"item": ["new"], "title": ["dark cocoa number 78"]}))
     assert place_of(grown, "new") > 15
     assert grown.items.update(pl.DataFrame({"item": ["new"], "title": ["green tea number 77"]})) == 1
     assert place_of(grown, "new") <= 15  # u001 is of block 1, whose things are green teas

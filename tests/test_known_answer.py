@@ -103,7 +103,7 @@ def test_a_frame_says_nothing_of_the_movement(movement: str) -> None:
 
 def test_what_is_heard_is_found(tmp_path: Path) -> None:
     axes = {"timbre": ["string", "drum"], "rhythm": ["walking", "running"]}
-    music.make(tmp_path, tracks_each=30, people=200, axes=axes)
+    music.make(tmp_path, tracks_each=45, people=300, axes=axes)
     answer = known_answer(tmp_path, QUICK)
     assert answer.share >= 0.8, answer.lines()
     assert answer.share_without <= 0.2, answer.lines()

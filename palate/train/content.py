@@ -24,6 +24,7 @@ from palate.data.store import Prepared
 from palate.nn.model import TasteModel, Vectors
 from palate.schema import PADDING, UNKNOWN, Batch
 from palate.settings import Settings
+from palate.train.checkpoint import Progress
 from palate.train.histories import HistoryCourse
 from palate.train.loop import learn
 from palate.train.progress import Display
@@ -37,13 +38,13 @@ def teach_content(
     labels: tuple[Labels, ...],
     precision: str,
     display: Display,
-) -> float:
+) -> Progress:
     """New items are carried by their content; vectors of known items, and of histories, are as before.
 
     It begins from the network as it is, so that a run that was interrupted here comes to the same weights.
 
     Returns:
-        The seconds that it took.
+        How it went.
     """
     display.stop("Known items are learned. Now content learns to carry those that nobody has met.")
     passes = settings.train.model_copy(update={"max_epochs": settings.train.content_passes})
@@ -61,7 +62,7 @@ def teach_content(
             display=display,
         )
     course.give_back()
-    return taught.seconds
+    return taught
 
 
 class ContentCourse(HistoryCourse):

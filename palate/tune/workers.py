@@ -80,6 +80,8 @@ class _Watch(Silent):
 
     def epoch(self, record: dict[str, float], metric_name: str, best: bool) -> None:
         del metric_name
+        if "metric" not in record:  # new items are asked for, and content has yet to learn to carry them
+            return
         value = record["metric"]
         self.passes.append(value)
         if best:
@@ -92,6 +94,8 @@ class _Watch(Silent):
 def train_once(prepared: Prepared, settings: Settings, verdict: Callable[[int, float], Verdict]) -> Outcome:
     """One training, to its end or to the pass after which ``verdict(pass, value)`` had enough."""
     started, watch, error = time.perf_counter(), _Watch(verdict), ""
+    if not prepared.has_cold_split:  # what content learns afterwards moves no validation metric
+        settings = Settings.build(settings.model_dump(exclude_unset=True), {"train": {"content_passes": 0}})
     try:
         Recommender(settings).fit_prepared(prepared, display=watch)
         state = State.DONE
