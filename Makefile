@@ -6,7 +6,7 @@ BIN := .venv/bin
 # which takes hours: make bench PEERS="--rows palate rectools-sasrec palate".
 PEERS ?= --quick --steps 8
 
-.PHONY: demo test test-all check format bench clean
+.PHONY: demo test test-all check format bench page clean
 
 demo: .venv/installed           ## train on a real shop's data and write a report
 	$(BIN)/palate demo --out runs/demo
@@ -32,6 +32,9 @@ bench: .venv/installed-dev      ## measurements side by side
 	$(BIN)/python -m bench.step --write
 	$(BIN)/python -m bench.scale --write
 	$(BIN)/python -m bench.peers.run $(PEERS) --write peers
+
+page:                           ## build the page that palate serve shows; needs Node 20 or newer
+	cd page && npm ci --ignore-scripts --no-audit --no-fund && npm run build
 
 clean:                          ## forget the environment and all runs
 	rm -rf .venv runs
