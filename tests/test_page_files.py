@@ -26,7 +26,9 @@ def test_the_built_files_belong_to_the_source():
         for path in [*SOURCE.glob("*.*"), *(SOURCE / "src").rglob("*.*")]
         if path.is_file() and path.name not in OTHER_FILES
     }
-    assert there == listed["sources"], "The page's source has changed: run make page and commit what it builds."
+    assert there == listed["sources"], (
+        "The page's source has changed: run make page and commit what it builds."
+    )
     built = {path.name: digest(path) for path in BUILT.iterdir() if path.name != "built.json"}
     assert built == listed["built"], "A built file was changed by hand: change page/ and run make page."
 

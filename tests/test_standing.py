@@ -12,7 +12,13 @@ from palate.serve.standing import Sample, parts, standing
 from tests.worlds import block_world
 
 SETTINGS = {
-    "model": {"width": 16, "blocks": 2, "max_history": 12, "again": "learned", "text": {"width": 8, "filters": 8}},
+    "model": {
+        "width": 16,
+        "blocks": 2,
+        "max_history": 12,
+        "again": "learned",
+        "text": {"width": 8, "filters": 8},
+    },
     "train": {"max_epochs": 4, "batch_events": 256, "learning_rate": 1e-2, "precision": "float32"},
 }
 
@@ -44,7 +50,9 @@ def test_ranks_are_those_of_sorting_all_scores(model, sample, filter_seen):
     allowed = model.allowed.copy()
     allowed[[5, 9]] = False
     for item in (4, 17, 30):
-        found = standing(sample, model.vectors, allowed, model.vectors[item], item=item, filter_seen=filter_seen)
+        found = standing(
+            sample, model.vectors, allowed, model.vectors[item], item=item, filter_seen=filter_seen
+        )
         for row, of_person in enumerate(scores):
             met = set(sample.histories.select(np.array([row])).item.tolist()) if filter_seen else set()
             others = [i for i in np.flatnonzero(allowed) if i != item and i not in met]

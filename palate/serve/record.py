@@ -38,7 +38,7 @@ def judgements(run: Path) -> list[dict[str, Any]]:
 
 
 def passes(run: Path) -> list[dict[str, Any]]:
-    """The passes of training, each with ``epoch, loss, metric, seconds``; none where nothing is written down."""
+    """The passes of training, each with ``epoch, loss, metric, seconds``; none where none are written."""
     history: list[dict[str, Any]] = _read(run / "training.json", {}).get("history", [])
     return [{name: each.get(name) for name in ("epoch", "loss", "metric", "seconds")} for each in history]
 

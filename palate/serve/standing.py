@@ -90,7 +90,9 @@ def parts(encoder: ItemEncoder, described: Described, state: Vectors) -> dict[st
     found = {}
     for n, field in enumerate(described.fields):
         if described.present[n].any():
-            present = tuple(np.zeros_like(each) if n == m else each for m, each in enumerate(described.present))
+            present = tuple(
+                np.zeros_like(each) if n == m else each for m, each in enumerate(described.present)
+            )
             without = encoder.vectors(described._replace(present=present))[0]
             found[field.shape.name] = whole - float(without @ state)
     warm = encoder.tensors["warm"]

@@ -1,0 +1,1 @@
+"""A trained recommender as a service: REST, rules, events, the page."""

@@ -1,0 +1,148 @@
+"""``GET /v1/items/map``: items as points of a plane, as many of a view as a screen can show."""
+
+from __future__ import annotations
+
+import threading
+from dataclasses import dataclass
+
+import numpy as np
+from fastapi import APIRouter, Query
+from pydantic import BaseModel
+
+from palate.schema import FIRST_ID, UNKNOWN, AnyArray, BoolArray, IntArray
+from palate.serve.landscape import Landscape, Points
+from palate.serve.overview import label_field, title_field
+from palate.serve.present import Now, Present
+
+MOST_POINTS = 20_000
+MOST_TITLES = 1_500
+LABELS = 8
+"""Labels that have a colour of their own: those of most items."""
+
+
+class PointView(BaseModel):
+    item: str
+    title: str | None
+    """Only where few points are shown."""
+    x: float
+    y: float
+    label: int
+    """Place of its label in ``labels``; −1 where it has none."""
+    new: bool
+
+
+class MapView(BaseModel):
+    """A part of the plane from (0, 0) to (1, 1)."""
+
+    total: int
+    """Points in this part; the same ones of them are shown whenever fewer than these may be."""
+    labels: list[str]
+    points: list[PointView]
+
+
+@dataclass(frozen=True)
+class Drawn:
+    """The plane at one state of the catalogue."""
+
+    digest: str
+    version: int
+    plane: Landscape
+    places: Points  # [V, 2]
+    shown: BoolArray  # [V]
+    new: BoolArray  # [V]
+    label: IntArray  # [V]
+    labels: list[str]
+    order: IntArray  # [V]: whoever has a lower number is shown earlier
+
+
+class Maps:
+    """The plane of the present model, laid out when it is first asked for and kept.
+
+    Items that come later are placed in it, without moving the others.
+    """
+
+    def __init__(self) -> None:
+        self._drawn: Drawn | None = None
+        self._drawing = threading.Lock()
+
+    def of(self, present: Present) -> Drawn:
+        with self._drawing:
+            drawn, version = self._drawn, present.catalogue.version
+            if drawn is None or drawn.digest != present.digest:
+                model = present.model
+                drawn = self._draw(present, version, Landscape.of(model.vectors[model.allowed]))
+            elif drawn.version != version:
+                drawn = self._draw(present, version, drawn.plane)
+            self._drawn = drawn
+            return drawn
+
+    def _draw(self, present: Present, version: int, plane: Landscape) -> Drawn:
+        places = plane.place(present.index.vectors_of(np.arange(present.index.size)))
+        V = min(len(places), present.catalogue.size)
+        label, labels = _labels(present, V)
+        order = np.random.default_rng(0).permutation(V)
+        shown, new = present.catalogue.allowed()[:V], present.catalogue.new()[:V]
+        return Drawn(present.digest, version, plane, places[:V], shown, new, label, labels, order)
+
+
+def map_router(now: Now) -> APIRouter:
+    """The route of the map."""
+    router, maps = APIRouter(prefix="/v1", tags=["page"]), Maps()
+
+    @router.get("/items/map")
+    def items_map(
+        left: float = Query(0, ge=-10, le=10, allow_inf_nan=False),
+        right: float = Query(1, ge=-10, le=10, allow_inf_nan=False),
+        top: float = Query(0, ge=-10, le=10, allow_inf_nan=False),
+        bottom: float = Query(1, ge=-10, le=10, allow_inf_nan=False),
+        limit: int = Query(6_000, ge=1, le=MOST_POINTS),
+        item: str | None = Query(None, max_length=1024),
+    ) -> MapView:
+        """The points of a rectangle; or of one item, if one is named."""
+        present = now()
+        drawn = maps.of(present)
+        if item is not None:
+            number = present.id_of(item)
+            found = np.array([number] if number != UNKNOWN and number < len(drawn.places) else [], np.int64)
+            return _view(present, drawn, found, len(found))
+        low, high = np.array([left, top]), np.array([right, bottom])
+        inside = drawn.shown & ((drawn.places >= low) & (drawn.places <= high)).all(axis=1)
+        found = np.flatnonzero(inside)
+        kept = found[np.argsort(drawn.order[found], kind="stable")[:limit]]
+        return _view(present, drawn, kept, len(found))
+
+    return router
+
+
+def _labels(present: Present, V: int) -> tuple[IntArray, list[str]]:
+    """Of each item the place of its first label, most frequent first, and the labels in that order."""
+    found, name = np.full(V, -1, np.int64), label_field(present)
+    if name is None:
+        return found, []
+    column = present.catalogue.labels(name)
+    for item in range(FIRST_ID, V):
+        codes = column.labels_of(item)
+        if codes:
+            found[item] = codes[0]
+    counts = np.bincount(found[found >= 0], minlength=len(column.values))
+    order = np.argsort(-counts, kind="stable")
+    place = np.empty(len(order), np.int64)
+    place[order] = np.arange(len(order))
+    found[found >= 0] = place[found[found >= 0]]
+    names = list(column.values)
+    return found, [names[code] for code in order if counts[code]]
+
+
+def _view(present: Present, drawn: Drawn, ids: IntArray, total: int) -> MapView:
+    name = title_field(present) if len(ids) <= MOST_TITLES else None
+    items = present.items_of(ids) if name else None
+    keys = [item["item"] for item in items] if items else present.keys_of(ids)
+    titles = [str(item["fields"].get(name) or "") or None for item in items] if items else [None] * len(ids)
+    columns: list[AnyArray] = [drawn.places[ids].astype(np.float64).round(5), drawn.label[ids], drawn.new[ids]]
+    points = [
+        PointView(item=key, title=title, x=place[0], y=place[1], label=label, new=new)
+        for key, title, place, label, new in zip(
+            keys, titles, *(each.tolist() for each in columns), strict=True
+        )
+    ]
+    return MapView(total=total, labels=drawn.labels[: LABELS + 1], points=points)
