@@ -1,4 +1,4 @@
-"""A small shop with pictures for the browser tests: pottery, of which everybody likes one colour."""
+"""A small shop with pictures for the browser tests: pottery, of which everybody likes one glaze."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from palate.recommender import Recommender
 from palate.run import write_judgements
 from palate.schema import Dataset
 
-COLOURS = {
-    "Blue": "#3b6ea8",
-    "Green": "#5f8f5a",
-    "Ochre": "#c9962f",
-    "Red": "#b4482f",
-    "White": "#efe9dd",
+GLAZES = {
+    "Delft": "#3b6ea8",
+    "Celadon": "#5f8f5a",
+    "Amber": "#c9962f",
+    "Oxblood": "#b4482f",
+    "Ivory": "#efe9dd",
 }
 FORMS = ("bowl", "cup", "jug", "plate", "pot", "vase")
 SIZES = ("small", "tall", "wide", "large")
@@ -40,10 +40,10 @@ SETTINGS: dict[str, Any] = {
 }
 
 
-def picture(colour: str, form: str, size: str) -> Image.Image:
+def picture(glaze: str, form: str, size: str) -> Image.Image:
     """The thing as a shape on a pale ground."""
     image = Image.new("RGB", (96, 96), "#f4efe6")
-    pen, fill = ImageDraw.Draw(image), COLOURS[colour]
+    pen, fill = ImageDraw.Draw(image), GLAZES[glaze]
     wide = {"small": 18, "tall": 16, "wide": 34, "large": 30}[size]
     high = {"small": 16, "tall": 34, "wide": 18, "large": 30}[size]
     box = (48 - wide, 52 - high, 48 + wide, 52 + high)
@@ -66,21 +66,21 @@ def picture(colour: str, form: str, size: str) -> Image.Image:
 def pottery(folder: Path) -> Dataset:
     """The shop; its pictures lie in ``folder``."""
     generator = np.random.default_rng(3)
-    rows, members = [], {colour: [] for colour in COLOURS}
-    for colour in COLOURS:
+    rows, members = [], {glaze: [] for glaze in GLAZES}
+    for glaze in GLAZES:
         for form in FORMS:
             for size in SIZES:
-                key = f"{colour[0].lower()}{form[:2]}{size[0]}"
-                picture(colour, form, size).save(folder / f"{key}.png")
+                key = f"{glaze[0].lower()}{form[:2]}{size[0]}"
+                picture(glaze, form, size).save(folder / f"{key}.png")
                 price = 4.0 + 3 * SIZES.index(size) + FORMS.index(form)
-                rows.append((key, f"{colour} {form}, {size}", colour.lower(), price, f"{key}.png"))
+                rows.append((key, f"{glaze} {form}, {size}", glaze.lower(), price, f"{key}.png"))
                 if size != "large" or form != "vase":  # large vases have just come in
-                    members[colour].append(key)
-    things = pl.DataFrame(rows, schema=["key", "title", "colour", "price", "picture"], orient="row")
+                    members[glaze].append(key)
+    things = pl.DataFrame(rows, schema=["key", "title", "glaze", "price", "picture"], orient="row")
     visits = []
     for person in range(PEOPLE):
-        colour = list(COLOURS)[person % len(COLOURS)]
-        for step, key in enumerate(generator.permutation(members[colour])[:LENGTH]):
+        glaze = list(GLAZES)[person % len(GLAZES)]
+        for step, key in enumerate(generator.permutation(members[glaze])[:LENGTH]):
             moment = START + (step * 5 + int(generator.integers(0, 4))) * DAY + person * 60
             visits.append((f"guest-{person:02d}", key, moment, "purchase" if step % 3 == 0 else "view"))
     return palate.dataset_from_frames(
@@ -90,7 +90,7 @@ def pottery(folder: Path) -> Dataset:
         time="when",
         event="did",
         items=things.rename({"key": "what"}),
-        fields={"title": "text", "colour": "category", "price": "number", "picture": "image"},
+        fields={"title": "text", "glaze": "category", "price": "number", "picture": "image"},
         media_folder=folder,
         name="Pottery",
     )

@@ -32,7 +32,7 @@ const en = {
   since: "since this page was opened; before that, since the server started",
   noMetrics: "The server gives no measurements.",
   results: "How well it foretells",
-  resultsHelp: "Each line is a method on the same held-out questions. The bar is the 95 % interval over people.",
+  resultsHelp: "Each line is a method on the same held-out questions. The bar is the 95 % interval over people.",
   noResults: "This run was never judged. palate evaluate RUN does it.",
   method: "Method",
   measure: "Measure",
@@ -286,7 +286,7 @@ export const Spoken = createContext<{ language: Language; say: Say }>({ language
 export const useWords = () => useContext(Spoken);
 
 export const whole = (value: number) => value.toLocaleString("en", { maximumFractionDigits: 0 });
-export const share = (value: number) => `${(value * 100).toFixed(value !== 0 && Math.abs(value) < 0.1 ? 1 : 0)} %`.replace("-", "−");
+export const share = (value: number) => `${(value * 100).toFixed(value !== 0 && Math.abs(value) < 0.1 ? 1 : 0)} %`.replace("-", "−");
 
 const RANKERS: Record<string, [string, string]> = {
   palate: ["Palate", "Palate"],

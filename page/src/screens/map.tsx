@@ -25,7 +25,8 @@ export function MapScreen({ of }: { of: string }) {
   const [hover, point] = useState<api.Points["points"][number] | null>(null);
   const [size, resize] = useState<[number, number]>([800, 520]);
   const drag = useRef<{ x: number; y: number; view: View; far: boolean } | null>(null);
-  const height = (view.width * size[1]) / size[0];
+  // Both axes fill the canvas: nearness has no direction here.
+  const height = view.width;
 
   useEffect(() => {
     const watch = new ResizeObserver(([entry]) => entry && resize([entry.contentRect.width, entry.contentRect.height]));
@@ -121,11 +122,14 @@ export function MapScreen({ of }: { of: string }) {
       if (!always && taken.has(cell)) return;
       taken.add(cell);
       const title = each.title.length > 24 ? `${each.title.slice(0, 23)}…` : each.title;
+      const beyond = x + radius + 4 + pen.measureText(title).width > size[0];
+      pen.textAlign = beyond ? "right" : "left";
+      const start = beyond ? x - radius - 4 : x + radius + 4;
       pen.lineWidth = 3;
       pen.strokeStyle = ground!;
-      pen.strokeText(title, x + radius + 4, y);
+      pen.strokeText(title, start, y);
       pen.fillStyle = ink!;
-      pen.fillText(title, x + radius + 4, y);
+      pen.fillText(title, start, y);
     };
     if (inView.length <= 400) for (const each of inView) written(each);
     for (const each of [marked, hover]) {

@@ -82,7 +82,7 @@ function Foretells({ all }: { all: api.Results[] }) {
   const chosen = results.metrics.includes(metric) ? metric : results.metrics[0]!;
   const label = metricLabel(chosen, language);
   const rows = results.rows.filter((row) => row.values[chosen]);
-  const most = Math.max(...rows.map((row) => row.values[chosen]!.high ?? row.values[chosen]!.value), 1e-9);
+  const most = Math.max(...rows.map((row) => row.values[chosen]!.high ?? row.values[chosen]!.value), 1e-9) * 1.06;
   return (
     <>
       <p>
