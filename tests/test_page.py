@@ -1,4 +1,4 @@
-"""The page in a real browser, on a real server: every screen, both languages, keyboard alone, nothing from outside.
+"""The page in a real browser, on a real server: every screen, both languages, the keyboard alone.
 
 The pictures in the documents are made here: PALATE_SCREENSHOTS=docs/images names the folder they go to.
 """
@@ -24,10 +24,16 @@ FLAGS = (
     "--disable-component-update --disable-sync"
 )
 AXE = Path(__file__).parent / "axe" / "axe.min.js"
-KEYS = {"PALATE_READ_KEY": "read-pottery", "PALATE_WRITE_KEY": "write-pottery", "PALATE_ADMIN_KEY": "admin-pottery"}
+KEYS = {
+    "PALATE_READ_KEY": "read-pottery",
+    "PALATE_WRITE_KEY": "write-pottery",
+    "PALATE_ADMIN_KEY": "admin-pottery",
+}
 FIRST_PAINT = 1_000  # milliseconds
 ANSWERED = 200
 SCREENS = ("overview", "person/guest-03", "item", "item/dcut", "new", "compare", "compare/guest-03", "map")
+
+PICTURES = ("overview-en", "overview-zh", "map-en", "what-if", "new-item")
 
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no Chromium: apt-get install chromium")
 
@@ -48,3 +54,255 @@ def browser():
         started = playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS.split())
         yield started
         started.close()
+
+
+class Watched:
+    """A page of which everything that it says and asks is written down."""
+
+    def __init__(self, page: Page, origin: str) -> None:
+        self.page, self.origin = page, origin
+        self.said: list[str] = []
+        self.outside: list[str] = []
+        page.on(
+            "console", lambda message: message.type in ("error", "warning") and self.said.append(message.text)
+        )
+        page.on("pageerror", lambda error: self.said.append(str(error)))
+        page.on("request", self._asked)
+        page.set_default_timeout(5_000)
+
+    def _asked(self, request) -> None:
+        if not request.url.startswith((self.origin, "data:", f"blob:{self.origin}")):
+            self.outside.append(request.url)
+
+    def go(self, screen: str) -> None:
+        """The screen is open, and everything that it asked for is there."""
+        self.page.goto(f"{self.origin}/#/{screen}")
+        expect(self.page.locator("h1")).to_be_visible()
+        self.settle()
+
+    def settle(self) -> None:
+        self.page.wait_for_load_state("networkidle")
+        expect(self.page.locator(".waiting")).to_have_count(0)
+
+    def serious(self) -> list[str]:
+        """Faults that axe calls serious or critical."""
+        if not self.page.evaluate("() => 'axe' in window"):
+            self.page.evaluate(AXE.read_text(encoding="utf-8"))
+        found = self.page.evaluate("() => axe.run()")["violations"]
+        return [
+            f"{fault['id']}: {node['html'][:120]}"
+            for fault in found
+            if fault["impact"] in ("serious", "critical")
+            for node in fault["nodes"]
+        ]
+
+
+@pytest.fixture
+def opened(browser, server):
+    """Opens watched pages; afterwards none has said an error or asked anybody else."""
+    pages: list[Watched] = []
+
+    def open_page(**options) -> Watched:
+        context = browser.new_context(**{"viewport": {"width": 1200, "height": 850}} | options)
+        pages.append(Watched(context.new_page(), server))
+        return pages[-1]
+
+    yield open_page
+    for watched in pages:
+        watched.page.context.close()
+        assert watched.said == []
+        assert watched.outside == []
+
+
+def picture_of(watched: Watched, name: str) -> None:
+    """A picture for the documents, where somebody asked for them."""
+    folder = os.environ.get("PALATE_SCREENSHOTS")
+    if folder and name in PICTURES:
+        watched.page.wait_for_timeout(300)
+        watched.page.screenshot(path=Path(folder) / f"page-{name}.png")
+
+
+@pytest.mark.parametrize(
+    ("language", "scheme", "width"), [("en", "light", 1200), ("zh", "dark", 390)], ids=["desk", "phone"]
+)
+def test_every_screen_is_sound_in_both_languages_by_day_and_night(opened, language, scheme, width):
+    locale = {"en": "en-GB", "zh": "zh-CN"}[language]
+    watched = opened(viewport={"width": width, "height": 850}, color_scheme=scheme, locale=locale)
+    for screen in SCREENS:
+        watched.go(screen)
+        assert watched.page.locator("html").get_attribute("lang") == {"en": "en", "zh": "zh-Hans"}[language]
+        chinese = re.search(r"[\u4e00-\u9fff]", watched.page.locator("h1").inner_text())
+        assert bool(chinese) == (language == "zh")
+        assert watched.serious() == [], screen
+        too_wide = "() => document.documentElement.scrollWidth - document.documentElement.clientWidth"
+        assert watched.page.evaluate(too_wide) <= 0, screen
+        picture_of(watched, f"{screen.replace('/', '-')}-{language}")
+
+
+def test_the_first_paint_comes_within_a_second(opened):
+    watched = opened()
+    watched.go("overview")
+    painted = "() => performance.getEntriesByName('first-contentful-paint')[0].startTime"
+    assert watched.page.evaluate(painted) < FIRST_PAINT
+
+
+def listed(watched: Watched) -> list[str]:
+    return watched.page.locator("ol.recommended > li").evaluate_all(
+        "rows => rows.map(row => row.dataset.item)"
+    )
+
+
+TIMED_CLICK = """async ([button, before]) => {
+    const rows = () => [...document.querySelectorAll("ol.recommended > li")];
+    const items = () => rows().map((row) => row.dataset.item).join();
+    const started = performance.now();
+    button.click();
+    while (items() === before && performance.now() - started < 5000) await new Promise(requestAnimationFrame);
+    return performance.now() - started;
+}"""
+
+
+def test_an_event_clicked_away_moves_the_list_at_once_and_back(opened):
+    watched = opened()
+    watched.go("person/guest-03")
+    before = listed(watched)
+    assert len(before) == 10
+    button = watched.page.locator("ol.history button").first
+    taken = watched.page.evaluate(TIMED_CLICK, [button.element_handle(), ",".join(before)])
+    assert taken < ANSWERED
+    watched.settle()
+    after = listed(watched)
+    assert after != before
+    expect(watched.page.locator(".move").first).to_be_visible()
+    picture_of(watched, "what-if")
+    watched.page.locator("section[aria-labelledby=recommended] button", has_text="Back").click()
+    expect(watched.page.locator(".move")).to_have_count(0)
+    assert listed(watched) == before
+
+
+def test_an_event_that_is_added_draws_its_like_into_the_list(opened):
+    watched = opened()
+    watched.go("person/guest-03")
+    before = listed(watched)
+    for title in ("Celadon cup", "Celadon bowl", "Celadon jug", "Celadon pot"):
+        watched.page.get_by_role("combobox", name="Search for an item to add").fill(title)
+        watched.page.locator(".find li").first.click()
+    watched.settle()
+    expect(watched.page.locator(".history .tag")).to_have_count(4)
+    celadon = [sum(key.startswith("c") for key in keys) for keys in (before, listed(watched))]
+    assert celadon[0] < celadon[1]
+
+
+def test_every_item_of_the_list_says_why(opened):
+    watched = opened()
+    watched.go("person/guest-03")
+    why = watched.page.locator("ol.recommended details")
+    expect(why).to_have_count(10)
+    why.first.locator("summary").click()
+    expect(why.first.locator("table.shares").first).to_be_visible()
+    assert watched.serious() == []
+
+
+def test_a_new_item_shows_its_place_before_it_is_saved_and_is_there_afterwards(opened, tmp_path):
+    picture("Oxblood", "jug", "large").save(tmp_path / "jug.png")
+    watched = opened()
+    watched.go("new")
+    watched.page.get_by_label("Drop a picture here").set_input_files(tmp_path / "jug.png")
+    watched.page.get_by_label("title").fill("Oxblood jug, round")
+    watched.page.get_by_label("glaze").fill("oxblood")
+    watched.page.get_by_label("price").fill("12.5")
+    watched.page.get_by_role("button", name="See where it would stand").click()
+    section = watched.page.locator("section[aria-labelledby=preview]")
+    expect(section.locator(".figures")).to_be_visible()
+    assert "Oxblood" in section.locator("ul.plain").inner_text()
+    fits = section.locator(".chips a").evaluate_all(
+        "links => links.map(link => link.textContent.split(' ')[0])"
+    )
+    assert sum(int(user[-2:]) % 5 == 3 for user in fits) > len(fits) / 2
+    assert watched.serious() == []
+    picture_of(watched, "new-item")
+    watched.page.get_by_label("Key of the new item").fill("round-jug")
+    watched.page.get_by_role("button", name="Save it").click()
+    section.get_by_role("link", name="round-jug").click()
+    expect(watched.page.get_by_role("heading", name="Oxblood jug, round")).to_be_visible()
+    expect(watched.page.locator(".hero img")).to_be_visible()
+    watched.settle()
+
+
+def test_the_list_of_items_is_searched_and_holds_only_rows_in_view(opened):
+    watched = opened()
+    watched.go("item")
+    assert watched.page.locator(".browse li").count() < 40
+    watched.page.locator("#browse").fill("celadon")
+    expect(watched.page.locator(".browse a").first).to_contain_text("Celadon")
+    watched.page.locator(".browse a").first.click()
+    expect(watched.page.locator(".hero h2")).to_contain_text("Celadon")
+    watched.settle()
+    near = watched.page.locator("section[aria-labelledby=near] li")
+    assert near.count() == 12
+
+
+def test_the_map_is_moved_and_searched_by_keyboard(opened):
+    watched = opened()
+    watched.go("map")
+    state = watched.page.locator("#map-state")
+    every = state.inner_text()
+    watched.page.locator("canvas").focus()
+    for key in ("+", "+", "+", "ArrowLeft", "ArrowDown"):
+        watched.page.keyboard.press(key)
+    expect(state).not_to_have_text(every)
+    watched.page.keyboard.press("0")
+    expect(state).to_have_text(every)
+    watched.page.get_by_role("combobox").fill("Ivory vase, small")
+    expect(watched.page.locator(".find li").first).to_be_visible()
+    watched.page.keyboard.press("Enter")
+    expect(state).to_contain_text("Ivory vase, small")
+    watched.page.locator("canvas").focus()
+    watched.page.keyboard.press("Enter")
+    expect(watched.page.get_by_role("heading", name="Ivory vase, small")).to_be_visible()
+    watched.settle()
+
+
+def test_the_language_is_switched_and_remembered(opened):
+    watched = opened(locale="en-GB")
+    watched.go("overview")
+    watched.page.get_by_role("button", name="中文").click()
+    expect(watched.page.get_by_role("heading", level=1)).to_have_text("概览")
+    watched.page.reload()
+    expect(watched.page.get_by_role("heading", level=1)).to_have_text("概览")
+    watched.settle()
+
+
+def test_a_person_is_found_and_changed_with_the_keyboard_alone(opened):
+    watched = opened()
+    watched.go("overview")
+    keys = watched.page.keyboard
+
+    def focused() -> str:
+        return watched.page.evaluate(
+            "() => document.activeElement.getAttribute('aria-label') || "
+            "document.activeElement.textContent || document.activeElement.id"
+        )
+
+    def tab_to(wanted: str) -> None:
+        for _ in range(60):
+            keys.press("Tab")
+            if re.match(wanted, focused()):
+                return
+        raise AssertionError(f"{wanted} cannot be reached")
+
+    tab_to("Skip")
+    tab_to("Person")
+    keys.press("Enter")
+    expect(watched.page.get_by_role("heading", level=1)).to_have_text("Person")
+    tab_to("person")
+    keys.type("guest-07")
+    keys.press("Enter")
+    expect(watched.page.locator("ol.recommended > li")).to_have_count(10)
+    watched.settle()
+    before = listed(watched)
+    tab_to("Take away")
+    keys.press("Space")
+    expect(watched.page.locator("h2#recommended")).to_contain_text("if it were so")
+    watched.settle()
+    assert listed(watched) != before

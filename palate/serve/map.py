@@ -138,7 +138,11 @@ def _view(present: Present, drawn: Drawn, ids: IntArray, total: int) -> MapView:
     items = present.items_of(ids) if name else None
     keys = [item["item"] for item in items] if items else present.keys_of(ids)
     titles = [str(item["fields"].get(name) or "") or None for item in items] if items else [None] * len(ids)
-    columns: list[AnyArray] = [drawn.places[ids].astype(np.float64).round(5), drawn.label[ids], drawn.new[ids]]
+    columns: list[AnyArray] = [
+        drawn.places[ids].astype(np.float64).round(5),
+        drawn.label[ids],
+        drawn.new[ids],
+    ]
     points = [
         PointView(item=key, title=title, x=place[0], y=place[1], label=label, new=new)
         for key, title, place, label, new in zip(
