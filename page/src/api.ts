@@ -18,7 +18,7 @@ export interface EventShare {
 }
 export interface Reasons {
   events: EventShare[];
-  fields: Record<string, number> | { field: string; share: number }[];
+  fields: { field: string; share: number }[];
   difference: number;
   sentence: string;
 }

@@ -143,8 +143,8 @@ export function Shares({ rows, caption }: { rows: { name: string; share: number 
     <table class="shares">
       <caption>{caption}</caption>
       <tbody>
-        {rows.map((row) => (
-          <tr key={row.name}>
+        {rows.map((row, n) => (
+          <tr key={n}>
             <th scope="row">{row.name}</th>
             <td class="bar">
               <span

@@ -111,28 +111,26 @@ export function MapScreen({ of }: { of: string }) {
         pen.globalAlpha = 1;
       }
     }
-    // Titles where there is room: a cell of the canvas carries at most one.
+    // Titles where there is room for them.
     pen.font = `12px ${style.fontFamily}`;
     pen.textBaseline = "middle";
-    const taken = new Set<string>();
+    const taken: [number, number, number][] = [];
     const written = (each: api.Points["points"][number], always = false) => {
       if (!each.title) return;
       const [x, y] = screen(each.x, each.y);
-      const cell = `${Math.floor(x / 150)}:${Math.floor(y / 26)}`;
-      if (!always && taken.has(cell)) return;
-      taken.add(cell);
       const title = each.title.length > 24 ? `${each.title.slice(0, 23)}…` : each.title;
-      const beyond = x + radius + 4 + pen.measureText(title).width > size[0];
-      pen.textAlign = beyond ? "right" : "left";
-      const start = beyond ? x - radius - 4 : x + radius + 4;
+      const long = pen.measureText(title).width;
+      const start = x + radius + 4 + long > size[0] ? x - radius - 4 - long : x + radius + 4;
+      const hidden = taken.some(([from, to, at]) => Math.abs(at - y) < 16 && start < to + 6 && from < start + long + 6);
+      if (hidden && !always) return;
+      taken.push([start, start + long, y]);
       pen.lineWidth = 3;
       pen.strokeStyle = ground!;
       pen.strokeText(title, start, y);
       pen.fillStyle = ink!;
       pen.fillText(title, start, y);
     };
-    if (inView.length <= 400) for (const each of inView) written(each);
-    for (const each of [marked, hover]) {
+    for (const each of [hover, marked]) {
       if (!each) continue;
       const [x, y] = screen(each.x, each.y);
       pen.beginPath();
@@ -142,6 +140,7 @@ export function MapScreen({ of }: { of: string }) {
       pen.stroke();
       written(each, true);
     }
+    if (inView.length <= 400) for (const each of inView) written(each);
   });
 
   const zoom = (factor: number, x = size[0] / 2, y = size[1] / 2) => {

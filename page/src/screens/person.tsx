@@ -58,10 +58,8 @@ function useGlide(order: string) {
 
 function Why({ reasons, names }: { reasons: api.Reasons; names: Map<string, string> }) {
   const { say } = useWords();
-  const fields = Array.isArray(reasons.fields)
-    ? reasons.fields.map(({ field, share }) => ({ name: field, share }))
-    : Object.entries(reasons.fields ?? {}).map(([name, share]) => ({ name, share }));
   const of = (share: number) => (reasons.difference ? share / Math.abs(reasons.difference) : 0);
+  const fields = reasons.fields.map(({ field, share }) => ({ name: field, share: of(share) }));
   const largest = [...reasons.events].sort((a, b) => Math.abs(b.share) - Math.abs(a.share)).slice(0, 6);
   return (
     <details>
