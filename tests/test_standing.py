@@ -6,8 +6,10 @@ import pytest
 
 from palate.export.folder import export_run
 from palate.recommender import Recommender
+from palate.run import read_judgements, write_judgements
 from palate.runtime.model import ServingModel
 from palate.schema import UNKNOWN
+from palate.serve.record import judgements, passes
 from palate.serve.standing import Sample, parts, standing
 from tests.worlds import block_world
 
@@ -24,10 +26,17 @@ SETTINGS = {
 
 
 @pytest.fixture(scope="module")
-def model(tmp_path_factory):
-    run = tmp_path_factory.mktemp("standing")
-    Recommender(SETTINGS).fit(block_world(people=40)).save(run)
-    export_run(run)
+def run(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("standing")
+    recommender = Recommender(SETTINGS).fit(block_world(people=40))
+    recommender.save(folder)
+    write_judgements(folder, recommender, [recommender.evaluate(title="Blocks", baselines=["popularity"])])
+    export_run(folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def model(run):
     return ServingModel.load(run / "serving")
 
 
@@ -77,3 +86,21 @@ def test_what_carries_an_item_is_its_own_fields(model, sample):
     assert set(parts(model.items, known, state)) == {"title", "id"}
     bare = model.items.described(pl.DataFrame({"item": ["fresh"]}), {})
     assert parts(model.items, bare, state) == {}
+
+
+def test_the_record_of_a_run_holds_its_results_and_its_passes(run, tmp_path):
+    (table,) = judgements(run)
+    (judged,) = read_judgements(run)
+    assert table["title"] == "Blocks"
+    assert table["metrics"][0] == "ndcg@10"
+    assert set(table["metrics"]) == set(judged["metrics"])
+    assert [row["name"] for row in table["rows"] if row["ours"]] == ["palate"]
+    assert table["rows"][0]["values"] == judged["metrics"]
+    others = [row["values"]["ndcg@10"]["value"] for row in table["rows"] if not row["ours"]]
+    assert others == sorted(others, reverse=True)
+    learned = passes(run)
+    assert [each["epoch"] for each in learned] == list(range(len(learned)))
+    assert learned[0]["loss"] > learned[-1]["loss"]
+    assert judgements(tmp_path) == passes(tmp_path) == []
+    (tmp_path / "evaluation.json").write_text("{")
+    assert judgements(tmp_path) == []
