@@ -106,3 +106,35 @@ def trained(folder: Path, **settings: Any) -> Path:
     write_judgements(folder, recommender, [recommender.evaluate(title="The last thing of each guest")])
     export_run(folder)
     return folder
+
+
+def warehouse(folder: Path, items: int = 100_000) -> Path:
+    """``folder`` is the exported run of a shop with very many items, hardly trained."""
+    from palate.export.folder import export_run
+
+    keys = [f"p{number:06d}" for number in range(items)]
+    names, forms = list(GLAZES), len(FORMS)
+    titles = [f"{names[n % len(names)]} {FORMS[n // 7 % forms]} number {n}" for n in range(items)]
+    things = pl.DataFrame(
+        {"what": keys, "title": titles, "glaze": [names[n % len(names)] for n in range(items)]}
+    )
+    drawn = np.random.default_rng(0).integers(0, items, (PEOPLE, LENGTH))
+    visits = [
+        (f"guest-{person:02d}", keys[n], START + s * DAY)
+        for person in range(PEOPLE)
+        for s, n in enumerate(drawn[person])
+    ]
+    shop = palate.dataset_from_frames(
+        pl.DataFrame(visits, schema=["who", "what", "when"], orient="row"),
+        user="who",
+        item="what",
+        time="when",
+        items=things,
+        fields={"title": "text", "glaze": "category"},
+        settings={"data": {"min_user_events": 1, "min_item_events": 1}},
+        name="Warehouse",
+    )
+    few = SETTINGS | {"train": SETTINGS["train"] | {"max_epochs": 1}}
+    Recommender(few).fit(shop, folder=folder)
+    export_run(folder)
+    return folder

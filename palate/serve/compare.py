@@ -9,7 +9,7 @@ from fastapi import APIRouter, HTTPException, Query
 from pydantic import BaseModel
 
 from palate.runtime.model import ServingModel
-from palate.schema import UNKNOWN, BoolArray, Histories
+from palate.schema import UNKNOWN, BoolArray, Histories, IntArray
 from palate.serve.present import Now, Present
 from palate.serve.record import judgements
 from palate.serve.standing import Sample
@@ -81,7 +81,8 @@ def compare_router(now: Now, beside: Now | None) -> APIRouter:
         runs = both()
         sample = Sample.of(runs[0].model)
         lists = [_lists(run, runs[0].model, sample) for run in runs]
-        overlap = [len(set(one) & set(other)) / K for one, other in zip(*lists, strict=True)]
+        keys = [[set(run.keys_of(ids)) for ids in of] for run, of in zip(runs, lists, strict=True)]
+        overlap = [len(one & other) / K for one, other in zip(*keys, strict=True)]
         return SummaryView(
             asked=len(sample.keys),
             k=K,
@@ -92,8 +93,8 @@ def compare_router(now: Now, beside: Now | None) -> APIRouter:
     return router
 
 
-def _lists(run: Present, source: ServingModel, sample: Sample) -> list[list[str]]:
-    """The keys of the first items of each person of the sample, by the run's own model."""
+def _lists(run: Present, source: ServingModel, sample: Sample) -> list[IntArray]:
+    """The first items of each person of the sample, by the run's own model."""
     histories, model = _translated(sample.histories, source, run.model), run.model
     states, bonuses = model.states(histories)
     rows = range(len(histories))
@@ -105,7 +106,7 @@ def _lists(run: Present, source: ServingModel, sample: Sample) -> list[list[str]
         excluded=met if model.filter_seen else None,
         bonuses=[bonuses.of(row) for row in rows],
     )
-    return [run.keys_of(ids[ids >= 0].astype(np.int64)) for ids in found.ids]
+    return [ids[ids >= 0].astype(np.int64) for ids in found.ids]
 
 
 def _translated(histories: Histories, source: ServingModel, target: ServingModel) -> Histories:
@@ -122,15 +123,14 @@ def _translated(histories: Histories, source: ServingModel, target: ServingModel
     return renamed.keep(known)
 
 
-def _summary(run: Present, lists: list[list[str]]) -> RunSummary:
-    shown = [key for each in lists for key in each]
-    new, ids = run.catalogue.new(), np.array([run.id_of(key) for key in shown], np.int64)
+def _summary(run: Present, lists: list[IntArray]) -> RunSummary:
+    shown, new = np.concatenate([*lists, np.zeros(0, np.int64)]), run.catalogue.new()
     return RunSummary(
         name=run.run.name,
         model=run.digest,
         events=len(run.model.prepared.histories.item),
         items=int(run.catalogue.allowed().sum()),
-        distinct=len(set(shown)),
-        new_share=float(new[ids].mean()) if len(ids) else 0.0,
+        distinct=len(np.unique(shown)),
+        new_share=float(new[shown].mean()) if len(shown) else 0.0,
         results=judgements(run.run),
     )

@@ -221,7 +221,7 @@ export function MapScreen({ of }: { of: string }) {
       />
       <p id="map-help" class="note">{say("mapHelp")}</p>
       <p id="map-state" class="note" role="status">
-        {found && say("shownOf", { shown: whole(inView.length), total: whole(found.total) })}
+        {found && say(found.total > found.points.length ? "someShown" : "allShown", { shown: whole(inView.length) })}
         {middle && <> · {say("inMiddle")}: <a href={itemLink(middle.item)}>{middle.title ?? middle.item}</a></>}
       </p>
       {about.label && found && found.labels.length > 0 && (
