@@ -665,7 +665,8 @@ def print_tree(tree: dict[str, Any], indent: int = 0) -> None:
 
 def print_found(recommender: Recommender, found: pl.DataFrame, out: Path | None, as_json: bool) -> None:
     """A table of answers: into a file, as JSON, or for the eye with the items' titles."""
-    from palate.run import ItemTitles, write_table
+    from palate.data.titles import ItemTitles
+    from palate.run import write_table
 
     if out is not None:
         write_table(found, out)
@@ -675,7 +676,7 @@ def print_found(recommender: Recommender, found: pl.DataFrame, out: Path | None,
     if as_json:
         print_json(rows)
         return
-    titles = ItemTitles(recommender)
+    titles = ItemTitles(recommender.prepared)
     if "item" in found.columns and titles.titles is not None:
         for row, title in zip(rows, titles.of_keys(found["item"]), strict=True):
             row["title"] = title

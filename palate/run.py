@@ -22,13 +22,14 @@ import polars as pl
 import torch
 
 from palate.data.source import read_dataset
+from palate.data.titles import ItemTitles
 from palate.errors import BundleError, SettingsError
 from palate.evaluate.classes import ClassJudgement
 from palate.evaluate.judgement import Judgement
 from palate.evaluate.report import RunRecord, write_report
 from palate.evaluate.shares import variance_shares
 from palate.recommender import Recommender
-from palate.schema import FIRST_ID, FieldKind, Histories, Key
+from palate.schema import FIRST_ID, Histories
 from palate.version import __version__
 
 EXAMPLES = 6
@@ -160,7 +161,7 @@ def examples(recommender: Recommender, judgement: Judgement) -> list[dict[str, A
     generator = np.random.default_rng(recommender.settings.seed)
     rows = np.sort(generator.permutation(len(questions))[:EXAMPLES])
     chosen = questions.select(rows)
-    titles = ItemTitles(recommender)
+    titles = ItemTitles(prepared)
     return [
         {
             "person": prepared.people.keys([person])[0],
@@ -174,31 +175,6 @@ def examples(recommender: Recommender, judgement: Judgement) -> list[dict[str, A
         }
         for row, (question, person) in enumerate(zip(rows, chosen.people, strict=True))
     ]
-
-
-class ItemTitles:
-    """What to call items where people look: their key and, where there is one, their first text."""
-
-    def __init__(self, recommender: Recommender) -> None:
-        self.keys = recommender.prepared.items
-        texts = [field.name for field in recommender.prepared.schema.fields if field.kind == FieldKind.TEXT]
-        self.titles = recommender.prepared.catalogue[texts[0]] if texts else None
-
-    def of(self, ids: Sequence[int] | np.ndarray) -> list[dict[str, Any]]:
-        """``{"item": key, "title": text or None}`` of each id."""
-        titles = (
-            self.titles.gather(np.asarray(ids, np.int64)).to_list()
-            if self.titles is not None
-            else [None] * len(ids)
-        )
-        return [
-            {"item": key, "title": title}
-            for key, title in zip(self.keys.keys(np.asarray(ids)), titles, strict=True)
-        ]
-
-    def of_keys(self, keys: Sequence[Key] | pl.Series) -> list[str]:
-        """The title of each key, or an empty text."""
-        return [str(entry["title"] or "") for entry in self.of(self.keys.ids(keys))]
 
 
 def describe_run(recommender: Recommender) -> dict[str, Any]:

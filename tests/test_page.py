@@ -8,15 +8,19 @@ from __future__ import annotations
 import os
 import re
 import shutil
-import threading
+import socket
+import subprocess
+import sys
 import time
+import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-import uvicorn
 from playwright.sync_api import Page, expect, sync_playwright
 
-from tests.pottery import picture, trained
+from tests.pottery import picture, trained, warehouse
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 FLAGS = (
@@ -24,11 +28,6 @@ FLAGS = (
     "--disable-component-update --disable-sync"
 )
 AXE = Path(__file__).parent / "axe" / "axe.min.js"
-KEYS = {
-    "PALATE_READ_KEY": "read-pottery",
-    "PALATE_WRITE_KEY": "write-pottery",
-    "PALATE_ADMIN_KEY": "admin-pottery",
-}
 FIRST_PAINT = 1_000  # milliseconds
 ANSWERED = 200
 SCREENS = ("overview", "person/guest-03", "item", "item/dcut", "new", "compare", "compare/guest-03", "map")
@@ -38,14 +37,44 @@ PICTURES = ("overview-en", "overview-zh", "map-en", "what-if", "new-item")
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no Chromium: apt-get install chromium")
 
 
+@contextmanager
+def serving(run: Path, *options: str, **keys: str) -> Iterator[str]:
+    """A server of its own process on the run; where it is found."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    command = [sys.executable, "-m", "palate", "serve", str(run), "--port", str(port)]
+    command += ["--store", f"sqlite:///{run.parent / f'{run.name}-{port}.db'}", *options]
+    with (run.parent / f"server-{port}.log").open("wb") as log:
+        server = subprocess.Popen(command, env={**os.environ, **keys}, stdout=log, stderr=log)
+    try:
+        deadline = time.monotonic() + 60
+        while server.poll() is None and time.monotonic() < deadline:
+            try:
+                with urllib.request.urlopen(f"http://127.0.0.1:{port}/health/ready", timeout=1):
+                    break
+            except OSError:
+                time.sleep(0.1)
+        else:
+            raise AssertionError(Path(log.name).read_text())
+        yield f"http://127.0.0.1:{port}"
+    finally:
+        server.terminate()
+        server.wait(20)
+
+
 @pytest.fixture(scope="module")
-def runs(tmp_path_factory):
-    """A run, and a second one that learned from other seeds."""
-    folder = tmp_path_factory.mktemp("pottery")
-    first = trained(folder / "autumn")
-    second = folder / "winter"
-    shutil.copytree(first, second)
-    return first, second
+def run(tmp_path_factory):
+    return trained(tmp_path_factory.mktemp("pottery") / "autumn")
+
+
+@pytest.fixture(scope="module")
+def server(run):
+    """On the run, and beside it on a copy of it."""
+    other = run.with_name("winter")
+    shutil.copytree(run, other)
+    with serving(run, "--beside", str(other)) as origin:
+        yield origin
 
 
 @pytest.fixture(scope="module")
@@ -102,9 +131,9 @@ def opened(browser, server):
     """Opens watched pages; afterwards none has said an error or asked anybody else."""
     pages: list[Watched] = []
 
-    def open_page(**options) -> Watched:
+    def open_page(origin: str = server, **options) -> Watched:
         context = browser.new_context(**{"viewport": {"width": 1200, "height": 850}} | options)
-        pages.append(Watched(context.new_page(), server))
+        pages.append(Watched(context.new_page(), origin))
         return pages[-1]
 
     yield open_page
@@ -306,3 +335,57 @@ def test_a_person_is_found_and_changed_with_the_keyboard_alone(opened):
     expect(watched.page.locator("h2#recommended")).to_contain_text("if it were so")
     watched.settle()
     assert listed(watched) != before
+
+
+def test_the_key_is_asked_for_and_forgotten_with_the_tab(run, browser):
+    keys = {f"PALATE_{level}_KEY": f"{level.lower()}-pottery" for level in ("READ", "WRITE", "ADMIN")}
+    with serving(run, **keys) as origin:
+        page = browser.new_context().new_page()
+        page.goto(f"{origin}/#/person/guest-03")
+        for wrong in ("nothing", "read-pottery"):
+            page.get_by_label("Key", exact=True).fill(wrong)
+            page.keyboard.press("Enter")
+            page.wait_for_load_state("networkidle")
+        expect(page.get_by_role("dialog")).to_have_count(0)
+        expect(page.locator("ol.recommended > li")).to_have_count(10)
+        expect(page.locator("section[aria-labelledby=history]")).to_contain_text("admin key")
+        other = page.context.new_page()
+        other.goto(f"{origin}/#/person/guest-03")
+        other.get_by_label("Key", exact=True).fill("admin-pottery")
+        other.keyboard.press("Enter")
+        expect(other.locator("ol.history > li")).to_have_count(9)
+        page.context.close()
+
+
+SCROLLED = """async () => {
+    const box = document.querySelector(".browse"), started = performance.now();
+    box.scrollTop = box.scrollHeight / 2;
+    do await new Promise(requestAnimationFrame);
+    while (performance.now() - started < 5000 && document.querySelectorAll(".browse a").length < 5);
+    return performance.now() - started;
+}"""
+ZOOMED = """async () => {
+    const canvas = document.querySelector("canvas"), times = [];
+    for (let step = 0; step < 12; step++) {
+        const started = performance.now();
+        canvas.dispatchEvent(new KeyboardEvent("keydown", { key: step % 3 ? "+" : "ArrowLeft", bubbles: true }));
+        await new Promise(requestAnimationFrame);
+        await new Promise((done) => setTimeout(done));
+        times.push(performance.now() - started);
+    }
+    return Math.max(...times);
+}"""
+
+
+@pytest.mark.slow
+def test_a_hundred_thousand_items_do_not_slow_the_page_down(tmp_path, browser):
+    with serving(warehouse(tmp_path / "warehouse")) as origin:
+        watched = Watched(browser.new_context().new_page(), origin)
+        watched.go("item")
+        expect(watched.page.locator("[role=status]")).to_contain_text("100,000")
+        assert watched.page.evaluate(SCROLLED) < ANSWERED
+        assert watched.page.locator(".browse li").count() < 40
+        watched.page.set_default_timeout(30_000)  # the plane is laid out when it is first asked for
+        watched.go("map")
+        assert watched.page.evaluate(ZOOMED) < ANSWERED
+        watched.page.context.close()

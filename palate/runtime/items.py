@@ -70,6 +70,21 @@ class ItemEncoder:
 
     def vectors(self, items: Described) -> Vectors:
         """Their vectors, float32 [rows, D]."""
+        return self.tower(**self._inputs(items))[0]
+
+    def contributions(self, items: Described) -> list[tuple[str, Vectors]]:
+        """What ``id`` and each field add to their vectors, named parts float32 [rows, D]."""
+        known = self._inputs(items)
+        absent = {name: np.zeros_like(of) for name, of in known.items() if name.startswith("present_")}
+        parts = [("id", known["ids"])]
+        for n, field in enumerate(items.fields):
+            name = f"present_{n}"
+            alone = {**known, **absent, name: known[name], "ids": np.zeros_like(known["ids"])}
+            parts.append((field.shape.name, self.tower(**alone)[0]))
+        return parts
+
+    def _inputs(self, items: Described) -> dict[str, Vectors]:
+        """What the tower reads of them."""
         warm, rows = self.tensors["warm"], len(items.ids)
         has_own = (items.ids < len(warm)) & warm[np.minimum(items.ids, len(warm) - 1)]
         known = {"ids": self.tensors["ids"][np.where(has_own, items.ids, UNKNOWN)]}
@@ -82,7 +97,7 @@ class ItemEncoder:
             if kept.any():
                 vectors[kept] = self.tensors[f"kept.{name}"][items.base[kept]]
             known |= {f"vectors_{n}": vectors, f"present_{n}": present[:, None].astype(np.float32)}
-        return self.tower(**known)[0]
+        return known
 
 
 def encoded(graph: Graph, field: EncodedField, chosen: BoolArray) -> Vectors:

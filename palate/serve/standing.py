@@ -11,7 +11,7 @@ import numpy.typing as npt
 from palate.retrieve.index import Vectors
 from palate.runtime.items import Described, ItemEncoder
 from palate.runtime.model import Answer, ServingModel
-from palate.schema import FIRST_ID, UNKNOWN, BoolArray, Histories, IntArray
+from palate.schema import BoolArray, Histories, IntArray
 
 PEOPLE = 256
 MOST_SCORES = 1 << 23
@@ -80,23 +80,11 @@ def standing(
 
 
 def parts(encoder: ItemEncoder, described: Described, state: Vectors) -> dict[str, float]:
-    """By field, and ``id`` where the item has one of its own, how much of the score goes when it is left out.
+    """By field, and ``id`` where the item has its own, what it adds to the score, where it adds anything.
 
     Args:
         described: one item.
         state: float32 [D], a person's, or the mean of several.
     """
-    whole = float(encoder.vectors(described)[0] @ state)
-    found = {}
-    for n, field in enumerate(described.fields):
-        if described.present[n].any():
-            present = tuple(
-                np.zeros_like(each) if n == m else each for m, each in enumerate(described.present)
-            )
-            without = encoder.vectors(described._replace(present=present))[0]
-            found[field.shape.name] = whole - float(without @ state)
-    warm = encoder.tensors["warm"]
-    if FIRST_ID <= described.ids[0] < len(warm) and warm[described.ids[0]]:
-        without = encoder.vectors(described._replace(ids=np.full_like(described.ids, UNKNOWN)))[0]
-        found["id"] = whole - float(without @ state)
-    return found
+    added = {name: float(vectors[0] @ state) for name, vectors in encoder.contributions(described)}
+    return {name: value for name, value in added.items() if value}
