@@ -368,7 +368,8 @@ ZOOMED = """async () => {
     const canvas = document.querySelector("canvas"), times = [];
     for (let step = 0; step < 12; step++) {
         const started = performance.now();
-        canvas.dispatchEvent(new KeyboardEvent("keydown", { key: step % 3 ? "+" : "ArrowLeft", bubbles: true }));
+        const key = step % 3 ? "+" : "ArrowLeft";
+        canvas.dispatchEvent(new KeyboardEvent("keydown", { key, bubbles: true }));
         await new Promise(requestAnimationFrame);
         await new Promise((done) => setTimeout(done));
         times.push(performance.now() - started);
