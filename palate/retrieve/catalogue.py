@@ -133,6 +133,16 @@ class Catalogue:
         """[V], a copy: the items that count as new."""
         return self._new.copy()
 
+    def is_allowed(self, ids: IntArray) -> BoolArray:
+        """Of these items, which may be shown."""
+        found: BoolArray = self._allowed[ids]
+        return found
+
+    def is_new(self, ids: IntArray) -> BoolArray:
+        """Of these items, which count as new."""
+        found: BoolArray = self._new[ids]
+        return found
+
     def labels(self, name: str) -> LabelColumn:
         """The column of a field of labels.
 

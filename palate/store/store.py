@@ -307,6 +307,11 @@ class EventStore:
         rows = self._read(lambda connection: connection.execute(_LINES.limit(limit)).all())
         return [AuditLine._make(row) for row in reversed(rows)]
 
+    def audited(self, action: str) -> list[str]:
+        """Whom or what lines of this action are about, oldest first."""
+        asked = select(AUDIT.c.subject).where(AUDIT.c.action == action).order_by(AUDIT.c.sequence)
+        return list(self._read(lambda connection: connection.execute(asked).scalars().all()))
+
     # The database
 
     def close(self) -> None:
