@@ -13,3 +13,11 @@ def postgresql():
 
     with running_server() as socket:
         yield socket
+
+
+@pytest.fixture(scope="session")
+def shop_run(tmp_path_factory):
+    """The exported run of the pottery that all tests of the server share; nobody changes it."""
+    from tests.served import exported
+
+    return exported(tmp_path_factory.mktemp("served") / "run")
