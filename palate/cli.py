@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import json
 import logging
+import subprocess
 import sys
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -20,7 +22,13 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from palate.errors import PalateError, SettingsError, missing_for_training
+from palate.errors import (
+    BundleError,
+    PalateError,
+    SettingsError,
+    missing_for_serving,
+    missing_for_training,
+)
 from palate.settings import Settings, read_yaml
 
 if TYPE_CHECKING:  # torch and Polars take a second to import; --help should not wait for them
@@ -66,11 +74,16 @@ def main() -> None:
     try:
         app()
     except (PalateError, ModuleNotFoundError) as error:
-        mistake = missing_for_training(error) if isinstance(error, ModuleNotFoundError) else error
+        mistake = error if isinstance(error, PalateError) else missing(error)
         if mistake is None:
             raise
         notices.print(f"[bold red]Error:[/] {escape(str(mistake))}", highlight=False, soft_wrap=True)
         sys.exit(2)
+
+
+def missing(error: ModuleNotFoundError) -> PalateError | None:
+    """What to install, where a library of an extra is not there."""
+    return missing_for_training(error) or missing_for_serving(error)
 
 
 def show_version(wanted: bool) -> None:
@@ -490,6 +503,71 @@ def export(
 
 
 @app.command()
+def serve(
+    run: Run,
+    host: Annotated[
+        str, typer.Option(help="The address to listen on; others than this machine's own want keys.")
+    ] = "127.0.0.1",
+    port: Annotated[int, typer.Option(help="0 takes a free one.")] = 8000,
+    store: Annotated[
+        str | None,
+        typer.Option(metavar="URL", help="The event store; by default RUN/events.db.", show_default=False),
+    ] = None,
+    workers: Annotated[int, typer.Option(min=1, help="Processes; each loads the model.")] = 1,
+    threads: Annotated[int, typer.Option(min=1, help="Threads of each worker that compute one answer.")] = 1,
+    rules: Annotated[
+        Path | None, typer.Option(help="A YAML file of rules for what may be shown.", show_default=False)
+    ] = None,
+    beside: Annotated[
+        Path | None, typer.Option(help="A second run, to compare with on the page.", show_default=False)
+    ] = None,
+    rate: Annotated[
+        float | None,
+        typer.Option(help="Most requests per second, for each key and worker.", show_default=False),
+    ] = None,
+    queue: Annotated[int, typer.Option(min=1, help="Most requests that wait, for each worker.")] = 512,
+    request_seconds: Annotated[float, typer.Option(help="Most seconds of a request.")] = 10.0,
+    max_body_bytes: Annotated[int, typer.Option(min=1, help="Most bytes of a request.")] = 20_000_000,
+    shutdown_seconds: Annotated[
+        float, typer.Option(help="Most seconds to end what has begun, when stopped.")
+    ] = 30.0,
+    json_logs: Annotated[
+        bool, typer.Option("--json-logs", help="One JSON object for each log line.")
+    ] = False,
+    access_log: Annotated[bool, typer.Option("--access-log", help="One log line for each request.")] = False,
+) -> None:
+    """Answer over HTTP: recommendations, events, new items, and a page to look at.
+
+    Keys are read from PALATE_READ_KEY, PALATE_WRITE_KEY and PALATE_ADMIN_KEY.
+
+    Example: `palate serve runs/demo --port 8000`
+    """
+    from palate.serve.launch import serve as answer
+    from palate.serve.options import Keys, ServeOptions
+
+    options = ServeOptions.of(
+        host=host,
+        port=port,
+        store=store if store is not None else f"sqlite:///{(run / 'events.db').resolve()}",
+        workers=workers,
+        threads=threads,
+        rules=rules.resolve() if rules is not None else None,
+        beside=beside.resolve() if beside is not None else None,
+        rate=rate,
+        queue=queue,
+        request_seconds=request_seconds,
+        max_body_bytes=max_body_bytes,
+        shutdown_seconds=shutdown_seconds,
+        json_logs=json_logs,
+        access_log=access_log,
+    )
+    for each in (run, beside):
+        if each is not None:
+            export_if_missing(each)
+    answer(run, options, Keys.from_environment())
+
+
+@app.command()
 def demo(
     out: Annotated[Path, typer.Option(help="The run folder to write.")] = Path("runs/demo"),
     assignments: Assignments = None,
@@ -557,6 +635,24 @@ def load(run: Path) -> Recommender:
 
     with notices.status("Loading …"):
         return Recommender.load(run)
+
+
+def export_if_missing(run: Path) -> None:
+    """The run has what answers without PyTorch; it is written now where it was not there."""
+    if (run / "serving").is_dir():
+        return
+    if find_spec("torch") is None:
+        raise BundleError(
+            f"{run} was not exported, and PyTorch is not installed here. Run where it is: palate export {run}"
+        )
+    with notices.status(f"Exporting {run} …"):  # in a process of its own, so that none keeps PyTorch
+        done = subprocess.run(  # noqa: S603
+            [sys.executable, "-m", "palate", "export", str(run), "--json"],
+            stdout=subprocess.DEVNULL,
+            check=False,
+        )
+    if done.returncode:
+        raise typer.Exit(done.returncode)
 
 
 def fit(recommender: Recommender, dataset: Dataset, folder: Path, resume: bool) -> None:

@@ -96,10 +96,20 @@ TRAINING_LIBRARIES = frozenset(
 """What the extra ``train`` brings, by the names under which it is imported."""
 
 
+SERVING_LIBRARIES = frozenset(("fastapi", "prometheus_client", "starlette", "uvicorn"))
+"""What only the extra ``serve`` brings."""
+
+
 def missing_for_training(error: ImportError) -> MissingExtraError | None:
     """The error to raise instead, where a library that only training needs is not installed."""
     library = (error.name or "").partition(".")[0]
     return MissingExtraError(library, "train") if library in TRAINING_LIBRARIES else None
+
+
+def missing_for_serving(error: ImportError) -> MissingExtraError | None:
+    """The error to raise instead, where a library that only the server needs is not installed."""
+    library = (error.name or "").partition(".")[0]
+    return MissingExtraError(library, "serve") if library in SERVING_LIBRARIES else None
 
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:

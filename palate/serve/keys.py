@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
+from urllib.parse import urlsplit
 
 from fastapi import Depends, HTTPException, Request, Security
 from fastapi.security import APIKeyHeader
 
-from palate.serve.options import Keys, Level
+from palate.serve.options import Keys, Level, is_loopback
 
 HEADER = "X-API-Key"
 
@@ -22,12 +23,15 @@ def needs(level: Level) -> Callable[..., Awaitable[Level]]:
     It gives the level of the key. ``app.state.keys`` holds the keys.
 
     Raises:
-        HTTPException: 401 without a key or with an unknown one, 403 with one that is too weak.
+        HTTPException: 401 without a key or with an unknown one, 403 with one that is too weak, or where
+            no key is set and the request comes from a page of somebody else.
     """
 
     async def check(request: Request, sent: str | None = Security(_SCHEME)) -> Level:
         keys: Keys = request.app.state.keys
         if not keys.wanted:
+            if not from_here(request):
+                raise HTTPException(403, "Without keys only pages of this server may ask. Set keys.")
             return Level.ADMIN
         allowed = keys.level_of(sent or "")
         if allowed is None:
@@ -39,6 +43,17 @@ def needs(level: Level) -> Callable[..., Awaitable[Level]]:
         return allowed
 
     return check
+
+
+def from_here(request: Request) -> bool:
+    """Whether no page of another site asks, through the browser of somebody at this machine.
+
+    Such a page can send requests, and where its name leads to this machine's own address read answers too.
+    """
+    host, origin = request.headers.get("host", ""), request.headers.get("origin")
+    server = (request.scope.get("server") or ("",))[0]
+    named_here = not is_loopback(server) or is_loopback(urlsplit(f"//{host}").hostname or "")
+    return named_here and (origin is None or urlsplit(origin).netloc == host)
 
 
 READ = Depends(needs(Level.READ))

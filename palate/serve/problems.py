@@ -30,7 +30,7 @@ from palate.serve.log import REQUEST_ID
 
 log = logging.getLogger("palate.serve")
 
-HEADER = "X-Request-ID"
+HEADER, RAW_HEADER = "X-Request-ID", b"x-request-id"
 SANE = re.compile(r"[A-Za-z0-9._-]{1,64}")
 """Request ids of callers that are taken over."""
 LONGEST = 500
@@ -104,14 +104,15 @@ def problem(
         message=told.encode("utf-8", "replace").decode(),  # half a surrogate pair is no text
         request_id=request_id(scope),
     )
-    return JSONResponse(ProblemView(error=detail).model_dump(), status, headers)
+    named = {HEADER: detail.request_id, **(headers or {})}
+    return JSONResponse(ProblemView(error=detail).model_dump(), status, named)
 
 
 def request_id(scope: Scope) -> str:
     """The id of this request: the caller's, if it is short and plain, or a new one."""
     state = scope.setdefault("state", {})
     if "request_id" not in state:
-        sent = next((value for name, value in scope["headers"] if name == b"x-request-id"), b"")
+        sent = next((value for name, value in scope["headers"] if name == RAW_HEADER), b"")
         told = sent.decode("latin-1")
         state["request_id"] = told if SANE.fullmatch(told) else uuid.uuid4().hex
     found: str = state["request_id"]
@@ -134,7 +135,8 @@ class Requests:
             nonlocal begun
             if message["type"] == "http.response.start":
                 begun = True
-                message["headers"] = [*message["headers"], (b"x-request-id", name.encode())]
+                others = [pair for pair in message["headers"] if pair[0] != RAW_HEADER]
+                message["headers"] = [*others, (RAW_HEADER, name.encode())]
             await send(message)
 
         reset = REQUEST_ID.set(name)
