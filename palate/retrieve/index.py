@@ -77,6 +77,9 @@ class Index(Searchable, Protocol):
     def __len__(self) -> int:
         """Items that can be found."""
 
+    def contents(self) -> tuple[BoolArray, Vectors]:
+        """By id, whether the item is there, and its vector; as they are now, not copied."""
+
     def vectors_of(self, ids: IntArray) -> Vectors:
         """float32 [n, D], a copy; of items that were removed, the vectors they had.
 

@@ -18,7 +18,7 @@ from palate.serve.health import health_router
 from palate.serve.items import items_router
 from palate.serve.keys import READ
 from palate.serve.map import map_router
-from palate.serve.metrics import Metrics, metrics_router
+from palate.serve.metrics import install as install_metrics
 from palate.serve.options import Keys, ServeOptions
 from palate.serve.overview import overview_router
 from palate.serve.present import Present
@@ -29,6 +29,19 @@ from palate.store.opening import open_store
 from palate.version import __version__
 
 
+@asynccontextmanager
+async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+    """Requests are taken; at the end what waits is answered, and the store is closed."""
+    app.state.ready = True
+    yield
+    app.state.ready = False
+    engine: Engine = app.state.engine
+    for each in (engine, app.state.beside):
+        if each is not None:
+            each.close()
+    engine.store.close()
+
+
 def create_app(run: Path, options: ServeOptions) -> FastAPI:
     """The application that answers by the run, ready: models are loaded and warm when this returns.
 
@@ -37,32 +50,19 @@ def create_app(run: Path, options: ServeOptions) -> FastAPI:
     Raises:
         PalateError: run, rules or store cannot be used.
     """
-    metrics, store = Metrics(), open_store(options.store)
+    app = FastAPI(title="Palate", version=__version__, lifespan=lifespan)
+    app.state.keys, app.state.ready = Keys.from_environment(), False
+    problems.install(app)
+    limits.install(app, options)
+    metrics, store = install_metrics(app), open_store(options.store)
 
     def engine_of(folder: Path) -> Engine:
         return Engine(
             folder, store, metrics, rules=options.rules, threads=options.threads, queue=options.queue
         )
 
-    engine = engine_of(run)
-    beside = None if options.beside is None else engine_of(options.beside)
-
-    @asynccontextmanager
-    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-        app.state.ready = True
-        yield
-        app.state.ready = False
-        for each in (engine, beside):
-            if each is not None:
-                each.close()
-        store.close()
-
-    app = FastAPI(title="Palate", version=__version__, lifespan=lifespan)
-    app.state.keys, app.state.metrics, app.state.engine = Keys.from_environment(), metrics, engine
-    app.state.ready = False
-    problems.install(app)
-    limits.install(app, options)
-    metrics.install(app)
+    app.state.engine = engine = engine_of(run)
+    app.state.beside = beside = None if options.beside is None else engine_of(options.beside)
 
     def now() -> Present:
         return engine.present
@@ -76,9 +76,8 @@ def create_app(run: Path, options: ServeOptions) -> FastAPI:
         compare_router(now, other),
     ):
         app.include_router(router, dependencies=[READ], responses=problems.PROBLEMS)
-    for router in (events_router, recommendations_router, items_router, users_router, admin_router):
-        app.include_router(router(engine))
+    for of in (events_router, recommendations_router, items_router, users_router, admin_router):
+        app.include_router(of(engine))
     app.include_router(health_router())
-    app.include_router(metrics_router())
     app.include_router(page_router())
     return app

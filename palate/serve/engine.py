@@ -30,7 +30,7 @@ Change = Callable[[], None]
 
 
 class Engine:
-    """The model that answers now. What a request sees is one model, whole, also while another takes its place."""
+    """The model that answers now. A request sees one model, whole, also while another takes its place."""
 
     def __init__(
         self, run: Path, store: EventStore, metrics: Metrics, *, rules: Path | None, threads: int, queue: int
@@ -47,6 +47,7 @@ class Engine:
         self.previous: Loaded | None = None
         self.forgotten = frozenset(store.audited(FORGET))
         self.present = self._load()
+        self._tell()
         self._batcher: Batcher[Asked, Listed] = Batcher(self._answer, queue)
         self._stopping = threading.Event()
         self._listener = threading.Thread(target=self._listen, name="palate-listens", daemon=True)
@@ -69,6 +70,7 @@ class Engine:
         return await self._batcher.ask(asked)
 
     def _answer(self, asked: Sequence[Asked]) -> list[Listed | Exception]:
+        self.metrics.queue.set(self.waiting)
         return self._answer_by(self.present, asked)
 
     def _answer_by(self, loaded: Loaded, asked: Sequence[Asked]) -> list[Listed | Exception]:
@@ -107,6 +109,7 @@ class Engine:
         """What the store says of items and people until now is heard."""
         with self._changing:
             self._hear(self.present)
+        self.metrics.items.set(int(self.present.rules.allowed().sum()))
 
     def _hear(self, loaded: Loaded) -> None:
         for sequence, change in self.store.item_changes_after(loaded.applied):
@@ -150,6 +153,7 @@ class Engine:
             with self._changing:
                 self._hear(other)
                 self.previous, self.present = self.present, other
+            self._tell()
             return other.digest
 
     def _load(self) -> Loaded:
@@ -164,6 +168,9 @@ class Engine:
         seconds = time.perf_counter() - started
         log.info("model %s of %s is ready after %.1f s", loaded.digest, self.run.name, seconds)
         return loaded
+
+    def _tell(self) -> None:
+        self.metrics.model(self.present.digest)
 
     def close(self) -> None:
         """What waits is answered; nothing is read or written any more."""

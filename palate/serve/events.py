@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Annotated
 
 from fastapi import APIRouter, Body
+from pydantic import Field
 
 from palate.serve.engine import Engine
 from palate.serve.keys import WRITE
@@ -12,15 +13,16 @@ from palate.serve.problems import PROBLEMS
 from palate.serve.wire import MOST_EVENTS, EventIn, StoredView, moment
 from palate.store.records import StoredEvent
 
+Events = Annotated[EventIn | Annotated[list[EventIn], Field(max_length=MOST_EVENTS)], Body()]
+
 
 def events_router(engine: Engine) -> APIRouter:
     """The routes of events."""
     router = APIRouter(prefix="/v1", tags=["events"], dependencies=[WRITE], responses=PROBLEMS)
-    many = Annotated[list[EventIn], Body(max_length=MOST_EVENTS)]
 
     @router.post("/events")
-    def post_events(events: EventIn | many) -> StoredView:
-        """The events are on the disk when this answers. Posting them again is harmless: an ``event_id`` counts once.
+    def post_events(events: Events) -> StoredView:
+        """The events are on the disk when this answers. An ``event_id`` counts once, however often it comes.
 
         All of a list are stored, or none.
         """
@@ -34,6 +36,7 @@ def events_router(engine: Engine) -> APIRouter:
                     for each in listed
                 ]
             )
+        engine.metrics.events.inc(result.stored)
         present = engine.present
         types = present.model.prepared.schema.events
         return StoredView(

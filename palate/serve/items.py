@@ -10,7 +10,7 @@ from fastapi import APIRouter, HTTPException, Path, Query, Request, Response
 from PIL import Image
 from starlette.concurrency import run_in_threadpool
 
-from palate.schema import FIRST_ID
+from palate.schema import FIRST_ID, IntArray
 from palate.serve.engine import Engine
 from palate.serve.keys import READ, WRITE
 from palate.serve.loaded import Loaded
@@ -57,9 +57,9 @@ def items_router(engine: Engine) -> APIRouter:
         offset: Annotated[int, Query(ge=0, le=2**31)] = 0,
         limit: Annotated[int, Query(ge=1, le=MOST_K)] = 50,
     ) -> ItemsView:
-        """Items that may be recommended, in the order of their arrival; with ``search`` those whose key or text holds it."""
+        """Items that may be recommended, in the order of their arrival; ``search`` is held by key or text."""
         present = engine.present
-        ids = np.flatnonzero(present.rules.allowed(filters(any_of)))
+        ids: IntArray = np.flatnonzero(present.rules.allowed(filters(any_of)))
         if search:
             ids = present.searched(search, ids)
         found = present.items_of(ids[offset : offset + limit])

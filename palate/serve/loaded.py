@@ -32,7 +32,11 @@ SMALL = 20_000
 """Up to so many items an exact search is quick on any machine, and nothing is measured."""
 STATES = 1_000
 """People whose states choose and judge an approximate index."""
-WORDS = {FieldKind.CATEGORY: pl.String, FieldKind.CATEGORIES: pl.List(pl.String), FieldKind.TEXT: pl.String}
+WORDS: Mapping[FieldKind, pl.DataType | type[pl.DataType]] = {
+    FieldKind.CATEGORY: pl.String,
+    FieldKind.CATEGORIES: pl.List(pl.String),
+    FieldKind.TEXT: pl.String,
+}
 
 
 class Loaded:
@@ -71,7 +75,7 @@ class Loaded:
 
     @classmethod
     def load(cls, run: Path, rules: Path | None, threads: int) -> Self:
-        """What ``palate export`` wrote beside a run, ready to answer; an approximate index is built once and kept.
+        """What ``palate export`` wrote beside a run, ready to answer; an approximate index is kept.
 
         Raises:
             BundleError: it is missing or damaged.
@@ -110,7 +114,7 @@ class Loaded:
         return self._fields[number]
 
     def items_of(self, ids: IntArray) -> list[dict[str, Any]]:
-        """Of each ``{"item", "fields", "new", "shown", "media"}``; ``media`` names the fields with a picture."""
+        """Of each ``{"item", "fields", "new", "shown", "media"}``, the last the fields with a picture."""
         allowed, new = self.catalogue.is_allowed(ids), self.catalogue.is_new(ids)
         return [
             {
@@ -277,14 +281,14 @@ class Loaded:
 
     def parts(self, ids: IntArray) -> list[Part]:
         """What the id and each field add to the vectors of these items."""
-        found = parts_of(self.model)(ids)
+        found = list(parts_of(self.model)(ids))
         for place, number in enumerate(ids.tolist()):
             for name, vectors in found if number in self._parts else ():
                 vectors[place] = self._parts[number][name]
         return found
 
     def _described(self, change: ItemChange) -> tuple[pl.DataFrame, dict[str, Media], Vectors, bool]:
-        """The change as a table of one item, what is to be seen of it, its vector, and whether anything is known."""
+        """The change as a table of one item, what is to be seen of it, its vector, and if it is known."""
         model, schema = self.model, self.model.prepared.schema
         kinds = {field.name: field.kind for field in schema.fields}
         for name in (*change.fields, *change.media):
@@ -379,7 +383,9 @@ def column_of(name: str, value: Any, kind: FieldKind, prepared: Prepared) -> pl.
     """
     wanted = WORDS.get(kind, prepared.catalogue.schema.get(name))
     try:
-        if kind == FieldKind.NUMBER and isinstance(value, bool):
+        if kind == FieldKind.NUMBER and (
+            isinstance(value, bool) or not isinstance(value, int | float | None)
+        ):
             raise TypeError
         return pl.Series(name, [value], wanted, strict=kind != FieldKind.NUMBER)
     except (TypeError, ValueError, OverflowError, pl.exceptions.PolarsError):

@@ -50,7 +50,8 @@ def recommendations_router(engine: Engine) -> APIRouter:
         """The best items for this person, by all events up to this moment.
 
         ``any_of`` and ``none_of`` are filters ``FIELD:LABEL``, and may be repeated: labels of one field are
-        alternatives, fields must all hold. Who has no events gets what is near to ``context``, popular, or new.
+        alternatives, fields must all hold. Who has no events gets what is near to ``context``, popular or
+        new.
         """
         asked = Asked(
             k=k,
