@@ -20,6 +20,7 @@ from hypothesis import HealthCheck, Phase, given, settings
 from PIL import Image
 from schemathesis import GenerationMode
 from schemathesis.checks import not_a_server_error
+from schemathesis.core.failures import Failure, FailureGroup
 from schemathesis.specs.openapi.checks import (
     content_type_conformance,
     response_headers_conformance,
@@ -40,6 +41,8 @@ CHECKS = [
 ]
 SLOW = ("/v1/admin/reload",)
 """Operations that take long and have little to say."""
+LONGEST_LINE = 65_000
+"""Bytes of a request line; longer ones are refused before the application hears of them."""
 OPEN = ("/health/live", "/health/ready")
 ADMINS = {("GET", "/v1/users/{user}"), ("DELETE", "/v1/users/{user}"), ("POST", "/v1/admin/reload")}
 READ_BY_POST = {"/v1/recommendations", "/v1/items/preview"}
@@ -101,7 +104,7 @@ def conforms(
     url: str, description: dict, headers: dict[str, str], examples: int, *, derandomize: bool
 ) -> int:
     """So many requests of every operation, half of them against the description; how many in all."""
-    count, session = 0, requests.Session()
+    count, session, wrong = 0, requests.Session(), []
     for operation in operations(description):
         few = max(1, examples // 50) if operation.path in SLOW else examples
         for mode in GenerationMode:
@@ -119,11 +122,20 @@ def conforms(
                 nonlocal count
                 count += 1
                 answer = case.call(base_url=url, headers=headers, session=session)
+                if answer.content == b"Invalid HTTP request received.":  # of what reads HTTP, before us
+                    assert len(answer.request.url) > LONGEST_LINE
+                    return
                 case.validate_response(answer, checks=CHECKS)
 
             if mode == GenerationMode.NEGATIVE and not can_be_wrong(operation):
                 continue
-            ask()
+            try:
+                ask()
+            except (FailureGroup, Failure) as error:
+                wrong.append(
+                    "\n".join([operation.label, str(error), *map(str, getattr(error, "exceptions", ()))])
+                )
+    assert not wrong, "\n\n".join(wrong)
     return count
 
 
@@ -239,11 +251,6 @@ HOSTILE = {
     "too many events": ("POST", "/v1/events", {"json": [EVENT] * 1001}),
     "an empty list in a list": ("POST", "/v1/events", {"json": [[]]}),
     "an unknown name": ("POST", "/v1/events", {"json": EVENT | {"admin": True}}),
-    "a body of a gigabyte, as it says": (
-        "POST",
-        "/v1/events",
-        {"content": b"[]", "headers": {"Content-Length": "1000000000"}},
-    ),
     "a long history": ("POST", "/v1/recommendations", {"json": {"history": ["dcut"] * 100_000}}),
     "a pixel bomb": (
         "PUT",
