@@ -1,23 +1,23 @@
-"""``POST /v1/admin/reload``: another model, while requests run."""
+"""Swapping models, over REST."""
 
 from __future__ import annotations
 
 from fastapi import APIRouter
 
+from palate.serve.audit import Admin, audit
 from palate.serve.engine import Engine
-from palate.serve.keys import ADMIN
-from palate.serve.problems import PROBLEMS
-from palate.serve.wire import ModelView, ReloadIn
+from palate.serve.wire import ReloadIn, ReloadOut
 
 
 def admin_router(engine: Engine) -> APIRouter:
-    """The routes of whoever runs the server."""
-    router = APIRouter(prefix="/v1/admin", tags=["admin"], dependencies=[ADMIN], responses=PROBLEMS)
+    """The route for who may do everything."""
+    router = APIRouter(prefix="/v1/admin", tags=["operation"])
 
     @router.post("/reload")
-    def reload(told: ReloadIn) -> ModelView:
-        """The run is read anew, or the model before takes its place again; no request fails meanwhile."""
-        engine.audit("admin", f"reload {told.to}", engine.present.digest)
-        return ModelView(model=engine.reload(told.to))
+    def reload(body: ReloadIn, who: Admin) -> ReloadOut:
+        """What was exported last answers from now on; or, with ``previous``, what answered before."""
+        audit(engine.store, who, "reload", body.to)
+        live = engine.reload(body.to)
+        return ReloadOut(model=live.digest, previous=engine.previous.digest if engine.previous else None)
 
     return router

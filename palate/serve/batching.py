@@ -1,95 +1,99 @@
-"""Requests that wait are answered together: one pass of the network and one search for all of them."""
+"""Requests that wait at the same time are answered together."""
 
 from __future__ import annotations
 
-import asyncio
 import threading
 from collections import deque
 from collections.abc import Callable, Sequence
-from typing import Generic, NamedTuple, TypeVar
+from concurrent.futures import Future
+from typing import Generic, TypeVar
 
-from palate.errors import BusyError
+from palate.errors import BusyError, PalateError
 
-AT_ONCE = 32
-"""Requests of one batch; more would let the first one wait for the last."""
-
-Asked = TypeVar("Asked")
+Question = TypeVar("Question")
 Answer = TypeVar("Answer")
 
 
-class _Waiting(NamedTuple):
-    asked: object
-    loop: asyncio.AbstractEventLoop
-    future: asyncio.Future[object]
+class Batcher(Generic[Question, Answer]):
+    """One thread that answers whatever waits, all of it at once; nobody waits for others to come.
 
-
-class Batcher(Generic[Asked, Answer]):
-    """One thread that answers whatever has come meanwhile; it waits for nobody.
-
-    While one batch is answered the next one gathers, so batches grow with the load and are of one request
-    without it.
+    Under little load a request is answered alone, and under much load together with those that came while the
+    ones before were being answered.
     """
 
-    def __init__(self, answer: Callable[[Sequence[Asked]], Sequence[Answer | Exception]], queue: int) -> None:
-        """A thread that begins at once.
+    def __init__(
+        self,
+        answer: Callable[[Sequence[Question]], Sequence[Answer | PalateError]],
+        *,
+        most_waiting: int,
+        most_together: int,
+    ) -> None:
+        """A thread that waits for questions.
 
         Args:
-            answer: of a batch, an answer or an error for each.
-            queue: so many requests may wait.
+            answer: gives for each question its answer, or the error that its asker is to be told.
+            most_waiting: questions that wait; the next is refused.
+            most_together: questions of one call of ``answer``.
         """
-        self._answer, self._most = answer, queue
-        self._waiting: deque[_Waiting] = deque()
-        self._arrived = threading.Condition()
+        self._answer = answer
+        self._most_waiting = most_waiting
+        self._most_together = most_together
+        self._queue: deque[tuple[Question, Future[Answer]]] = deque()
+        self._changed = threading.Condition()
         self._closed = False
-        self._thread = threading.Thread(target=self._run, name="palate-answers", daemon=True)
+        self._thread = threading.Thread(target=self._work, name="palate-answers", daemon=True)
         self._thread.start()
 
-    def __len__(self) -> int:
-        """Requests that wait."""
-        return len(self._waiting)
+    @property
+    def waiting(self) -> int:
+        """Questions that nobody has begun to answer."""
+        return len(self._queue)
 
-    async def ask(self, asked: Asked) -> Answer:
-        """The answer.
+    def submit(self, question: Question) -> Future[Answer]:
+        """The answer to come.
 
         Raises:
-            BusyError: too many wait already, or the batcher was closed.
+            BusyError: too many wait already, or the server is stopping.
         """
-        loop = asyncio.get_running_loop()
-        future: asyncio.Future[object] = loop.create_future()
-        with self._arrived:
-            if self._closed or len(self._waiting) >= self._most:
-                raise BusyError(f"{len(self._waiting)} requests wait already. Ask again in a moment.")
-            self._waiting.append(_Waiting(asked, loop, future))
-            self._arrived.notify()
-        return await future  # type: ignore[return-value]
+        future: Future[Answer] = Future()
+        with self._changed:
+            if self._closed or len(self._queue) >= self._most_waiting:
+                raise BusyError(
+                    "The server is stopping." if self._closed else "Too many requests are waiting. Try again."
+                )
+            self._queue.append((question, future))
+            self._changed.notify()
+        return future
 
     def close(self) -> None:
-        """What waits is answered; nothing more is taken."""
-        with self._arrived:
+        """What waits is answered, and nothing more is taken."""
+        with self._changed:
             self._closed = True
-            self._arrived.notify()
+            self._changed.notify()
         self._thread.join()
 
-    def _run(self) -> None:
+    def _work(self) -> None:
         while True:
-            with self._arrived:
-                while not self._waiting and not self._closed:
-                    self._arrived.wait()
-                if not self._waiting:
+            with self._changed:
+                while not self._queue and not self._closed:
+                    self._changed.wait()
+                if not self._queue:
                     return
-                batch = [self._waiting.popleft() for _ in range(min(AT_ONCE, len(self._waiting)))]
-            try:
-                answers: Sequence[object] = self._answer([each.asked for each in batch])  # type: ignore[misc]
-            except Exception as error:  # whoever asked is told; the thread goes on
-                answers = [error] * len(batch)
-            for each, answer in zip(batch, answers, strict=True):
-                each.loop.call_soon_threadsafe(_resolve, each.future, answer)
+                taken = [self._queue.popleft() for _ in range(min(len(self._queue), self._most_together))]
+            # Who has given up waiting is not answered.
+            asked = [each for each in taken if each[1].set_running_or_notify_cancel()]
+            if asked:
+                self._tell(asked)
 
-
-def _resolve(future: asyncio.Future[object], answer: object) -> None:
-    if future.cancelled():  # the client has gone
-        return
-    if isinstance(answer, Exception):
-        future.set_exception(answer)
-    else:
-        future.set_result(answer)
+    def _tell(self, asked: Sequence[tuple[Question, Future[Answer]]]) -> None:
+        try:
+            answers = self._answer([question for question, _ in asked])
+        except Exception as error:
+            for _, future in asked:
+                future.set_exception(error)
+            return
+        for (_, future), answer in zip(asked, answers, strict=True):
+            if isinstance(answer, PalateError):
+                future.set_exception(answer)
+            else:
+                future.set_result(answer)

@@ -1,179 +1,213 @@
-"""What stands behind the routes: the model that answers now, the one before it, and the store."""
+"""What answers: one model that may be swapped, the event store, and the thread that answers who waits."""
 
 from __future__ import annotations
 
-import logging
 import threading
-import time
-from collections.abc import Callable, Sequence
+from collections.abc import Mapping, Sequence
+from concurrent.futures import Future
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
-from palate.errors import ConflictError, PalateError
-from palate.serve.answers import Asked, Listed, answer_all
+from palate.errors import ConflictError, PalateError, UnknownKeyError
+from palate.retrieve.build import EXACT_UP_TO
+from palate.serve.asking import Answered, Asked, answers
 from palate.serve.batching import Batcher
-from palate.serve.loaded import Loaded
+from palate.serve.live import Live
 from palate.serve.metrics import Metrics
-from palate.store.records import ItemChange, ItemState
+from palate.store.records import AppendResult, ItemChange, ItemState, StoredEvent
 from palate.store.store import EventStore
 
-log = logging.getLogger("palate.serve")
-
-FORGET = "forget user"
-"""The audit's word for it. Whom it names has no events of training any more."""
-EVENTS_AT_ONCE = 10_000
-LISTENS = 0.25
-"""Seconds between looks at what other workers wrote."""
-
-Change = Callable[[], None]
+MOST_WAITING = 1_024
+MOST_TOGETHER = 64
 
 
 class Engine:
-    """The model that answers now. A request sees one model, whole, also while another takes its place."""
+    """A run that is served, with the store beside it. Many threads may call it at once.
+
+    Whatever is asked is answered by one ``Live`` as a whole; a reload puts another one in its place while
+    requests that have begun are finished by the old one.
+    """
 
     def __init__(
-        self, run: Path, store: EventStore, metrics: Metrics, *, rules: Path | None, threads: int, queue: int
+        self,
+        run: Path,
+        store: EventStore,
+        *,
+        rules: Path | None = None,
+        threads: int = 1,
+        exact_up_to: int = EXACT_UP_TO,
+        most_waiting: int = MOST_WAITING,
+        most_together: int = MOST_TOGETHER,
+        metrics: Metrics,
     ) -> None:
-        """The model of the run, with all that the store says of items and people.
+        """The run is loaded and has heard all that the store says.
+
+        Args:
+            rules: a YAML file.
+            threads: that work on one pass of the network.
+            exact_up_to: items up to which a search compares all of them.
+            most_waiting: requests that may wait; the next is refused.
+            most_together: requests that are answered together.
+            metrics: are told how long the stages of answering took, and what there is.
 
         Raises:
-            PalateError: run, rules or store cannot be used.
+            BundleError: RUN/serving is absent, incomplete, altered, damaged or of another format.
+            SettingsError: the rules cannot be read or name what is not there.
+            StoreError: the store does not answer.
+            MissingExtraError: ONNX Runtime or USearch is not installed.
         """
-        self.run, self.store, self.metrics = run, store, metrics
-        self._rules, self._threads = rules, threads
-        self._changing = threading.Lock()
-        self._loading = threading.Lock()
-        self.previous: Loaded | None = None
-        self.forgotten = frozenset(store.audited(FORGET))
-        self.present = self._load()
-        self._tell()
-        self._batcher: Batcher[Asked, Listed] = Batcher(self._answer, queue)
-        self._stopping = threading.Event()
-        self._listener = threading.Thread(target=self._listen, name="palate-listens", daemon=True)
-        self._listener.start()
+        self.run, self.store = run, store
+        self._load = partial(Live.load, run, store, rules=rules, threads=threads, exact_up_to=exact_up_to)
+        self._metrics = metrics
+        self._swapping = threading.Lock()
+        self.live = self._load()
+        """What answers now."""
+        self.previous: Live | None = None
+        """What answered before the last reload."""
+        self._batcher: Batcher[Asked, Answered] = Batcher(
+            self._answers, most_waiting=most_waiting, most_together=most_together
+        )
+
+    def now(self) -> Live:
+        """What answers now, with all that the store says up to this moment.
+
+        Raises:
+            StoreError: the store does not answer.
+        """
+        live = self.live
+        live.catch_up()
+        return live
 
     @property
     def waiting(self) -> int:
-        """Requests that wait for an answer."""
-        return len(self._batcher)
+        """Requests for lists that nobody has begun to answer."""
+        return self._batcher.waiting
 
-    # Lists
-
-    async def recommend(self, asked: Asked) -> Listed:
-        """The list that is asked for.
+    def submit(self, asked: Asked) -> Future[Answered]:
+        """The list to come.
 
         Raises:
-            BusyError: too many requests wait.
-            PalateError: it cannot be answered; the message says why.
+            BusyError: too many wait already.
         """
-        return await self._batcher.ask(asked)
+        return self._batcher.submit(asked)
 
-    def _answer(self, asked: Sequence[Asked]) -> list[Listed | Exception]:
-        self.metrics.queue.set(self.waiting)
-        return self._answer_by(self.present, asked)
+    def _answers(self, asked: Sequence[Asked]) -> list[Answered | PalateError]:
+        live = self.now()
+        self._metrics.queue.set(self.waiting)
+        self._metrics.items.set(live.shown)
+        self._metrics.model(live.digest)
+        return answers(live, asked, self._metrics.stage)
 
-    def _answer_by(self, loaded: Loaded, asked: Sequence[Asked]) -> list[Listed | Exception]:
-        return answer_all(loaded, self.store, self.forgotten, self.metrics, asked)
+    # What is told
 
-    def _list_by(self, loaded: Loaded, user: str, k: int) -> list[dict[str, Any]]:
-        answer = self._answer_by(loaded, [Asked(user=user, k=k)])[0]
-        if isinstance(answer, Exception):
-            raise answer
-        return answer.items
+    def append(self, events: Sequence[StoredEvent]) -> AppendResult:
+        """The events are on the disk and count from the next answer on; as ``EventStore.append``."""
+        result = self.store.append(events)
+        self._metrics.events.inc(result.stored)
+        return result
 
-    # Items
-
-    def change_item(self, write: Change, proposed: ItemChange | None = None) -> None:
-        """The change is durable and heard when this returns.
-
-        Args:
-            write: writes it to the store.
-            proposed: what it says, to be refused before anything is written.
+    def put_item(self, item: str, fields: Mapping[str, Any], media: Mapping[str, bytes]) -> Live:
+        """The item is described by this alone, durably, and may be recommended.
 
         Raises:
-            DataError: it cannot be used.
+            DataError: no such field, or a value or a file that cannot be used; nothing is stored.
+            StoreError: the store does not answer.
+            MissingExtraError: a library that decodes sound or film is not installed.
         """
-        if proposed is not None:
-            self.present.check(proposed)
-        write()
-        self.listen()
+        self._check(ItemChange(item, ItemState.SHOWN, True, dict(fields), dict(media)))
+        self.store.put_item(item, fields, media)
+        return self.now()
 
-    def audit(self, who: str, action: str, subject: str) -> None:
-        """A line of the audit says that this was done now."""
-        self.store.audit(who, action, subject, time.time_ns() // 1_000)
+    def patch_item(self, item: str, fields: Mapping[str, Any], media: Mapping[str, bytes]) -> Live:
+        """These fields of the item are described anew, durably; null clears one.
 
-    # Other workers, and other models
+        Raises:
+            UnknownKeyError: there is no such item.
+            DataError: as ``put_item``.
+            StoreError: as ``put_item``.
+            MissingExtraError: as ``put_item``.
+        """
+        self._check_there(item)
+        self._check(ItemChange(item, ItemState.SHOWN, False, dict(fields), dict(media)))
+        self.store.patch_item(item, fields, media)
+        return self.now()
 
-    def listen(self) -> None:
-        """What the store says of items and people until now is heard."""
-        with self._changing:
-            self._hear(self.present)
-        self.metrics.items.set(int(self.present.rules.allowed().sum()))
+    def hide_item(self, item: str) -> Live:
+        """The item is recommended to nobody until it is shown again.
 
-    def _hear(self, loaded: Loaded) -> None:
-        for sequence, change in self.store.item_changes_after(loaded.applied):
-            try:
-                loaded.apply([(sequence, change)])
-            except PalateError as error:  # a model with other fields: the item keeps what it can
-                log.warning("item %r cannot be described for model %s: %s", change.item, loaded.digest, error)
-                loaded.applied = sequence
-                if change.state != ItemState.SHOWN:
-                    loaded.apply([(sequence, ItemChange(change.item, ItemState.REMOVED, True, {}, {}))])
-        while events := self.store.after(loaded.counted, EVENTS_AT_ONCE):
-            loaded.count(events)
-        self.forgotten = frozenset(self.store.audited(FORGET))
+        Raises:
+            UnknownKeyError: there is no such item.
+            StoreError: the store does not answer.
+        """
+        self._check_there(item)
+        self.store.hide_item(item)
+        return self.now()
 
-    def _listen(self) -> None:
-        while not self._stopping.wait(LISTENS):
-            try:
-                self.listen()
-            except Exception:
-                log.exception("listening to the store failed; trying again")
+    def show_item(self, item: str) -> Live:
+        """The item is not hidden any more.
 
-    def reload(self, to: Literal["latest", "previous"]) -> str:
-        """Another model answers from the next request on; the one that answered stays, to go back to.
+        Raises:
+            UnknownKeyError: there is no such item.
+            StoreError: the store does not answer.
+        """
+        self._check_there(item)
+        self.store.show_item(item)
+        return self.now()
 
-        Returns:
-            The digest of the model that answers now.
+    def remove_item(self, item: str) -> Live:
+        """The item is gone; histories still hold it.
+
+        Raises:
+            UnknownKeyError: there is no such item.
+            StoreError: the store does not answer.
+        """
+        self._check_there(item)
+        self.store.remove_item(item)
+        return self.now()
+
+    def forget(self, user: str) -> int:
+        """No event of the person is left, and those of the data do not count; how many were deleted.
+
+        Raises:
+            StoreError: the store does not answer.
+        """
+        gone = self.store.forget(user)
+        self.live.catch_up()
+        return gone
+
+    def _check(self, change: ItemChange) -> None:
+        reader = self.live.reader
+        reader.check(change.fields, change.media)
+        reader.read([change])
+
+    def _check_there(self, item: str) -> None:
+        if self.now().there(item) is None:
+            raise UnknownKeyError("There is no such item.")
+
+    # The model
+
+    def reload(self, to: str) -> Live:
+        """What RUN/serving holds now answers from the next request on; or, with ``previous``, what answered
+        before the last reload. On an error nothing is changed.
 
         Raises:
             ConflictError: there is no previous one.
-            BundleError: what was exported is missing or damaged; the present model goes on.
+            BundleError: as the constructor.
+            SettingsError: the rules name what the new model does not have.
+            StoreError: the store does not answer.
         """
-        with self._loading:
+        with self._swapping:
             if to == "previous":
                 if self.previous is None:
-                    raise ConflictError("There is no previous model: none was loaded since the start.")
-                other = self.previous
-                with self._changing:
-                    self._hear(other)
+                    raise ConflictError("Nothing was loaded before this model. Reload the latest first.")
+                self.previous.catch_up()
+                coming = self.previous
             else:
-                other = self._load()
-            with self._changing:
-                self._hear(other)
-                self.previous, self.present = self.present, other
-            self._tell()
-            return other.digest
-
-    def _load(self) -> Loaded:
-        """The exported model, warm, with everything heard."""
-        started = time.perf_counter()
-        loaded = Loaded.load(self.run, self._rules, self._threads)
-        loaded.lists = partial(self._list_by, loaded)
-        self._hear(loaded)
-        everyone = loaded.model.prepared.people.series
-        some = [Asked(user=str(everyone[0]))] if len(everyone) else []
-        self._answer_by(loaded, [*some, Asked(user="")])
-        seconds = time.perf_counter() - started
-        log.info("model %s of %s is ready after %.1f s", loaded.digest, self.run.name, seconds)
-        return loaded
-
-    def _tell(self) -> None:
-        self.metrics.model(self.present.digest)
+                coming = self._load()
+            self.previous, self.live = self.live, coming
+            return coming
 
     def close(self) -> None:
-        """What waits is answered; nothing is read or written any more."""
-        self._stopping.set()
-        self._listener.join()
+        """Who waits is answered, and nobody else. The store stays open."""
         self._batcher.close()

@@ -1,4 +1,4 @@
-"""``POST /v1/events``: what people do, kept durably before the answer."""
+"""Events come in; the answer says that they are on the disk."""
 
 from __future__ import annotations
 
@@ -7,43 +7,33 @@ from typing import Annotated
 from fastapi import APIRouter, Body
 from pydantic import Field
 
+from palate.schema import UNKNOWN
 from palate.serve.engine import Engine
-from palate.serve.keys import WRITE
-from palate.serve.problems import PROBLEMS
-from palate.serve.wire import MOST_EVENTS, EventIn, StoredView, moment
+from palate.serve.wire import MOST_EVENTS, EventIn, EventsOut
 from palate.store.records import StoredEvent
 
-Events = Annotated[EventIn | Annotated[list[EventIn], Field(max_length=MOST_EVENTS)], Body()]
+Events = Annotated[list[EventIn], Field(max_length=MOST_EVENTS)]
 
 
 def events_router(engine: Engine) -> APIRouter:
-    """The routes of events."""
-    router = APIRouter(prefix="/v1", tags=["events"], dependencies=[WRITE], responses=PROBLEMS)
+    """The route; it writes."""
+    router = APIRouter(prefix="/v1", tags=["events"])
 
     @router.post("/events")
-    def post_events(events: Events) -> StoredView:
-        """The events are on the disk when this answers. An ``event_id`` counts once, however often it comes.
+    def post_events(body: Annotated[EventIn | Events, Body()]) -> EventsOut:
+        """Stores one event or several; all of them or, on an error, none.
 
-        All of a list are stored, or none.
+        The same event again is counted as known. Another event under a known id is an error (409).
         """
-        listed = events if isinstance(events, list) else [events]
-        with engine.metrics.stage("append"):
-            result = engine.store.append(
-                [
-                    StoredEvent(
-                        each.event_id, each.user, each.item, each.event, moment(each.time), each.value
-                    )
-                    for each in listed
-                ]
-            )
-        engine.metrics.events.inc(result.stored)
-        present = engine.present
-        types = present.model.prepared.schema.events
-        return StoredView(
+        sent = body if isinstance(body, list) else [body]
+        events = [StoredEvent(**each.model_dump()) for each in sent]
+        result = engine.append(events)
+        live = engine.live
+        return EventsOut(
             stored=result.stored,
             known=result.known,
-            unknown_items=sorted({each.item for each in listed if present.id_of(each.item) == 1}),
-            unknown_events=sorted({each.event for each in listed} - set(types)),
+            unknown_items=sorted({each.item for each in sent if live.id_of(each.item) == UNKNOWN}),
+            unknown_events=sorted({each.event for each in sent if live.people.code(each.event) is None}),
         )
 
     return router

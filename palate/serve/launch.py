@@ -25,7 +25,7 @@ SETUP = "PALATE_SERVE_SETUP"
 """The environment variable that tells each worker what to serve."""
 MATHEMATICS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
 """Threads of the libraries under NumPy; each worker would otherwise take all cores for itself."""
-HANGS = 60
+HANGS = 10
 """Seconds after which a worker that does not move is replaced."""
 
 story = logging.getLogger("palate.serve")
