@@ -160,10 +160,12 @@ def table_of(model: ServingModel, fields: dict[str, Any], uploads: dict[str, byt
     """
     schema = model.prepared.catalogue.schema
     columns: dict[str, pl.Series] = {"item": pl.Series([DRAFT])}
+    if "item" in fields:
+        raise DataError("'item' is the key, and no field: an item that is not there yet has none.")
     for name, value in fields.items():
         try:
             columns[name] = pl.Series(name, [value], schema.get(name), strict=True)
-        except (TypeError, OverflowError, pl.exceptions.PolarsError):
+        except (TypeError, ValueError, OverflowError, pl.exceptions.PolarsError):
             raise DataError(f"'{name}' is {value!r}; wanted {schema.get(name)}.") from None
     for name in uploads:
         columns[name] = pl.Series(name, [None], schema.get(name))
