@@ -9,6 +9,7 @@ PalateError                 the user can mend it; the command line prints it and
 ├── BundleError             a saved recommender that is damaged, altered or too new
 ├── StoreError              the event store does not answer, is closed, or is of a newer version
 │   └── ConflictError       an event id came again with other content
+├── BusyError               more is waiting to be answered than may wait
 ├── ExportError             a trained network that does not become the same graph
 ├── TrainingError           training cannot go on (a loss that is not finite, nothing to learn from)
 └── MissingExtraError       an optional library is absent; the message names the extra
@@ -56,6 +57,10 @@ class StoreError(PalateError):
 
 class ConflictError(StoreError):
     """An event id came again with other content."""
+
+
+class BusyError(PalateError):
+    """More requests wait to be answered than may wait; the same request can be sent again soon."""
 
 
 class ExportError(PalateError):
