@@ -133,6 +133,14 @@ class Catalogue:
         """[V], a copy: the items that count as new."""
         return self._new.copy()
 
+    def is_allowed(self, item: int) -> bool:
+        """Whether the item may be shown; one beyond the end may not."""
+        return item < self.size and bool(self._allowed[item])
+
+    def is_new(self, item: int) -> bool:
+        """Whether the item counts as new; one beyond the end does."""
+        return item >= self.size or bool(self._new[item])
+
     def labels(self, name: str) -> LabelColumn:
         """The column of a field of labels.
 
@@ -153,12 +161,13 @@ class Catalogue:
             raise _no_field(name, self.kinds, self._numbers, "number")
         return self._numbers[name]
 
-    def put(self, ids: IntArray, table: pl.DataFrame, *, new: bool) -> None:
-        """These items may be shown, and their fields say what the table says; fields it does not have stay.
+    def put(self, ids: IntArray, table: pl.DataFrame, *, new: bool, shown: bool = True) -> None:
+        """The fields of these items say what the table says; fields it does not have stay.
 
         Args:
             ids: of the rows of the table; those beyond the end make the catalogue longer.
             new: whether they count as new.
+            shown: whether they may be shown.
         """
         items = np.asarray(ids, np.int64)
         with self.unchanging:
@@ -168,7 +177,7 @@ class Catalogue:
                     self._columns[name].put(item, cell)
             for name in set(table.columns) & self._numbers.keys():
                 self._numbers[name][items] = table[name].cast(pl.Float64).fill_null(np.nan).to_numpy()
-            self._allowed[items] = True
+            self._allowed[items] = shown
             self._new[items] = new
             self.version += 1
 

@@ -73,12 +73,21 @@ AUDIT = Table(
     sqlite_autoincrement=True,
 )
 
+# People whose events in the data of any model count no more; a person may come here again.
+FORGOTTEN = Table(
+    "palate_forgotten",
+    METADATA,
+    Column("sequence", _SEQUENCE, primary_key=True, autoincrement=True),
+    Column("user", Text, nullable=False),
+    sqlite_autoincrement=True,
+)
+
 VERSION = Table("palate_store_version", METADATA, Column("version", Integer, nullable=False))
 
 Step = Callable[[Connection], None]
 
-STEPS: tuple[Step, ...] = ()
-"""Step n leads the tables of version n + 1 to version n + 2; there has been one version so far."""
+STEPS: tuple[Step, ...] = (FORGOTTEN.create,)
+"""Step n leads the tables of version n + 1 to version n + 2."""
 
 
 def bring_up_to_date(connection: Connection, steps: tuple[Step, ...] = STEPS) -> None:

@@ -41,6 +41,15 @@ class AppendResult(NamedTuple):
     """Events that were there before, with the same content."""
 
 
+class Heads(NamedTuple):
+    """The highest number given so far to an event, to a change of an item, and to a person's being forgotten;
+    0 where there is none."""
+
+    event: int
+    item_change: int
+    forgotten: int
+
+
 class ItemState(StrEnum):
     """What an item's latest change says."""
 

@@ -26,10 +26,11 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from palate.data.databases import reason, shown
 from palate.errors import ConflictError, StoreError, UnknownKeyError
-from palate.store.layout import AUDIT, EVENTS, ITEM_CHANGES, ITEM_MEDIA
+from palate.store.layout import AUDIT, EVENTS, FORGOTTEN, ITEM_CHANGES, ITEM_MEDIA
 from palate.store.records import (
     AppendResult,
     AuditLine,
+    Heads,
     ItemChange,
     ItemState,
     StoredEvent,
@@ -66,6 +67,15 @@ _CHANGES = (
     select(_PAGE, ITEM_MEDIA.c.field, ITEM_MEDIA.c.content)
     .select_from(_PAGE.outerjoin(ITEM_MEDIA, _PAGE.c.item == ITEM_MEDIA.c.item))
     .order_by(_PAGE.c.sequence, ITEM_MEDIA.c.field)
+)
+_HEADS = select(
+    *(
+        select(func.coalesce(func.max(table.c.sequence), 0)).scalar_subquery()
+        for table in (EVENTS, ITEM_CHANGES, FORGOTTEN)
+    )
+)
+_FORGOTTEN = select(FORGOTTEN.c.sequence, FORGOTTEN.c.user).where(
+    FORGOTTEN.c.sequence > bindparam("sequence")
 )
 _LINES = select(*(AUDIT.c[name] for name in AuditLine._fields)).order_by(AUDIT.c.sequence.desc())
 
@@ -182,16 +192,30 @@ class EventStore:
         return int(self._read(lambda connection: connection.execute(counting).scalar_one()))
 
     def forget(self, user: str) -> int:
-        """No event of the person is left; how many there were.
+        """No event of the person is left, and ``forgotten_after`` names them; how many events there were.
 
         Their ids are forgotten too: an event that is posted again afterwards is stored again. Of an
         SQLite file the bytes are overwritten; PostgreSQL clears them at its next VACUUM.
         """
         with self.writing() as connection:
             gone = connection.execute(delete(EVENTS).where(EVENTS.c.user == user)).rowcount
+            connection.execute(insert(FORGOTTEN).values(user=user))
         if self._reading_engine.dialect.name == "sqlite":
             self._read(_empty_log)
         return int(gone)
+
+    def forgotten_after(self, sequence: int) -> list[tuple[int, str]]:
+        """Who was forgotten after number ``sequence``, with the numbers, in their order."""
+        rows = self._read(
+            lambda connection: connection.execute(
+                _FORGOTTEN.order_by(FORGOTTEN.c.sequence), {"sequence": sequence}
+            ).all()
+        )
+        return [(row.sequence, row.user) for row in rows]
+
+    def heads(self) -> Heads:
+        """How far the numbers of events, changes of items and forgotten people have come."""
+        return Heads(*self._read(lambda connection: connection.execute(_HEADS).one()))
 
     # Items
 
@@ -282,6 +306,12 @@ class EventStore:
             if name is not None:
                 changes[number].media[name] = bytes(content)
         return list(changes.items())
+
+    def item_media(self, item: str, field: str) -> bytes | None:
+        """The file of this field of the item, as it came, if there is one."""
+        asked = select(ITEM_MEDIA.c.content).where(ITEM_MEDIA.c.item == item, ITEM_MEDIA.c.field == field)
+        content = self._read(lambda connection: connection.execute(asked).scalar_one_or_none())
+        return None if content is None else bytes(content)
 
     def _check_item(self, item: str, media: Mapping[str, bytes]) -> None:
         checked_key(item, "item")

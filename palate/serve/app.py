@@ -1,0 +1,96 @@
+"""The application: what answers, its routes, and what stands around them."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import ExitStack, asynccontextmanager
+from functools import partial
+from pathlib import Path
+
+from fastapi import FastAPI
+from starlette.concurrency import run_in_threadpool
+
+from palate.serve.admin import admin_router
+from palate.serve.around import surround
+from palate.serve.asking import Asked
+from palate.serve.compare import compare_router
+from palate.serve.engine import Engine
+from palate.serve.events import events_router
+from palate.serve.files import page_router
+from palate.serve.items import changing_items_router, reading_items_router
+from palate.serve.keys import ADMIN, READ, WRITE
+from palate.serve.map import map_router
+from palate.serve.options import Keys, ServeOptions
+from palate.serve.overview import overview_router
+from palate.serve.preview import preview_router
+from palate.serve.problems import PROBLEMS
+from palate.serve.recommending import recommending_router
+from palate.serve.users import guarded_users_router, reading_users_router
+from palate.store.opening import open_store
+from palate.version import __version__
+
+
+def create_app(run: Path, options: ServeOptions, keys: Keys) -> FastAPI:
+    """An application that answers by this run; its models are loaded and warm when this returns.
+
+    When it is stopped, what waits is answered and the store is closed.
+
+    Raises:
+        BundleError: RUN/serving is absent or cannot be used.
+        SettingsError: rules that cannot be used.
+        StoreError: the store does not answer.
+        MissingExtraError: a library is not installed.
+    """
+    with ExitStack() as opened:
+        app = FastAPI(title="Palate", version=__version__, lifespan=_lifespan, openapi_url=None)
+        surround(app, options, keys)
+        store = opened.enter_context(open_store(options.store))
+        start = partial(
+            Engine,
+            store=store,
+            rules=options.rules,
+            threads=options.threads,
+            most_waiting=options.queue,
+            timed=lambda stage, seconds: app.state.metrics.stages.labels(stage).observe(seconds),
+        )
+        engine = start(run)
+        opened.callback(engine.close)
+        beside: Engine | None = None
+        if options.beside is not None:
+            beside = start(options.beside)
+            opened.callback(beside.close)
+        for each in (engine, beside):
+            if each is not None:
+                each.submit(Asked(user="")).result()  # whatever is slow the first time
+        _route(app, engine, beside)
+        app.state.engine, app.state.closing = engine, opened.pop_all()
+    return app
+
+
+@asynccontextmanager
+async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
+    app.state.ready = True
+    yield
+    app.state.ready = False
+    await run_in_threadpool(app.state.closing.close)
+
+
+def _route(app: FastAPI, engine: Engine, beside: Engine | None) -> None:
+    """What is most particular comes first: a key may be called as a route is."""
+    now, other = engine.now, None if beside is None else beside.now
+    routers = [
+        (overview_router(now, other), READ),
+        (map_router(now), READ),
+        (preview_router(now), READ),
+        (compare_router(now, other), READ),
+        (recommending_router(engine), READ),
+        (reading_users_router(engine), READ),
+        (reading_items_router(engine), READ),
+        (events_router(engine), WRITE),
+        (changing_items_router(engine), WRITE),
+        (guarded_users_router(engine), ADMIN),
+        (admin_router(engine), ADMIN),
+    ]
+    for router, level in routers:
+        app.include_router(router, dependencies=[level], responses=PROBLEMS)
+    app.include_router(page_router())
