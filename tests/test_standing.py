@@ -81,14 +81,18 @@ def test_a_new_item_like_an_old_one_suits_the_people_of_its_block(model, sample)
 def test_what_carries_an_item_is_its_own_fields(model, sample):
     state = sample.answer.states.mean(axis=0)
     fresh = model.items.described(pl.DataFrame({"item": ["fresh"], "title": ["green tea"]}), {})
-    assert set(parts(model.items, fresh, state)) == {"title", "id"}
+    assert set(parts(model.items.contributions(fresh), state)) == {"title", "id"}
     known = model.items.described(pl.DataFrame({"item": ["i003"]}), {})
-    assert set(parts(model.items, known, state)) == {"title", "id"}
+    assert set(parts(model.items.contributions(known), state)) == {"title", "id"}
     bare = model.items.described(pl.DataFrame({"item": ["fresh"]}), {})
-    assert set(parts(model.items, bare, state)) == {"id"}  # that of all who have none of their own
+    assert set(parts(model.items.contributions(bare), state)) == {
+        "id"
+    }  # that of all who have none of their own
     for described in (fresh, known, bare):
         whole = float(model.items.vectors(described)[0] @ state)
-        assert sum(parts(model.items, described, state).values()) == pytest.approx(whole, abs=1e-5)
+        assert sum(parts(model.items.contributions(described), state).values()) == pytest.approx(
+            whole, abs=1e-5
+        )
 
 
 def test_the_record_of_a_run_holds_its_results_and_its_passes(run, tmp_path):

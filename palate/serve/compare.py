@@ -8,11 +8,15 @@ import numpy as np
 from fastapi import APIRouter, HTTPException, Query
 from pydantic import BaseModel
 
+from palate.errors import PalateError
 from palate.runtime.model import ServingModel
 from palate.schema import UNKNOWN, BoolArray, Histories, IntArray
-from palate.serve.present import Now, Present
+from palate.serve.asking import Asked, answers
+from palate.serve.live import Live
+from palate.serve.overview import Now
 from palate.serve.record import judgements
 from palate.serve.standing import Sample
+from palate.serve.wire import Key
 
 MOST_K = 100
 K = 10
@@ -61,17 +65,15 @@ def compare_router(now: Now, beside: Now | None) -> APIRouter:
     """The routes of the second run, which are there without one too, and say so."""
     router = APIRouter(prefix="/v1/compare", tags=["page"])
 
-    def both() -> list[Present]:
+    def both() -> list[Live]:
         if beside is None:
             raise HTTPException(404, "There is no second run. Start the server with --beside OTHER.")
         return [now(), beside()]
 
     @router.get("/users/{user}")
-    def person(user: str, k: int = Query(K, ge=1, le=MOST_K)) -> ComparedView:
+    def person(user: Key, k: int = Query(K, ge=1, le=MOST_K)) -> ComparedView:
         """What each of the two runs recommends to this person, by the same events and rules."""
-        runs = [
-            RunView(name=run.run.name, model=run.digest, items=run.recommended(user, k)) for run in both()
-        ]
+        runs = [RunView(name=run.run.name, model=run.digest, items=_list(run, user, k)) for run in both()]
         first, second = ({item["item"] for item in run.items} for run in runs)
         return ComparedView(runs=runs, shared=len(first & second))
 
@@ -93,7 +95,14 @@ def compare_router(now: Now, beside: Now | None) -> APIRouter:
     return router
 
 
-def _lists(run: Present, source: ServingModel, sample: Sample) -> list[IntArray]:
+def _list(run: Live, user: str, k: int) -> list[dict[str, Any]]:
+    (answered,) = answers(run, [Asked(user=user, k=k)], lambda stage, seconds: None)
+    if isinstance(answered, PalateError):
+        raise answered
+    return answered.items()
+
+
+def _lists(run: Live, source: ServingModel, sample: Sample) -> list[IntArray]:
     """The first items of each person of the sample, by the run's own model."""
     histories, model = _translated(sample.histories, source, run.model), run.model
     states, bonuses = model.states(histories)
@@ -123,7 +132,7 @@ def _translated(histories: Histories, source: ServingModel, target: ServingModel
     return renamed.keep(known)
 
 
-def _summary(run: Present, lists: list[IntArray]) -> RunSummary:
+def _summary(run: Live, lists: list[IntArray]) -> RunSummary:
     shown, new = np.concatenate([*lists, np.zeros(0, np.int64)]), run.catalogue.new()
     return RunSummary(
         name=run.run.name,

@@ -11,8 +11,8 @@ from pydantic import BaseModel
 
 from palate.schema import FIRST_ID, UNKNOWN, AnyArray, BoolArray, IntArray
 from palate.serve.landscape import Landscape, Points
-from palate.serve.overview import label_field, title_field
-from palate.serve.present import Now, Present
+from palate.serve.live import Live
+from palate.serve.overview import Now, label_field, title_field
 
 MOST_POINTS = 20_000
 MOST_TITLES = 1_500
@@ -65,24 +65,24 @@ class Maps:
         self._drawn: Drawn | None = None
         self._drawing = threading.Lock()
 
-    def of(self, present: Present) -> Drawn:
+    def of(self, live: Live) -> Drawn:
         with self._drawing:
-            drawn, version = self._drawn, present.catalogue.version
-            if drawn is None or drawn.digest != present.digest:
-                model = present.model
-                drawn = self._draw(present, version, Landscape.of(model.vectors[model.allowed]))
+            drawn, version = self._drawn, live.catalogue.version
+            if drawn is None or drawn.digest != live.digest:
+                model = live.model
+                drawn = self._draw(live, version, Landscape.of(model.vectors[model.allowed]))
             elif drawn.version != version:
-                drawn = self._draw(present, version, drawn.plane)
+                drawn = self._draw(live, version, drawn.plane)
             self._drawn = drawn
             return drawn
 
-    def _draw(self, present: Present, version: int, plane: Landscape) -> Drawn:
-        places = plane.place(present.index.vectors_of(np.arange(present.index.size)))
-        V = min(len(places), present.catalogue.size)
-        label, labels = _labels(present, V)
+    def _draw(self, live: Live, version: int, plane: Landscape) -> Drawn:
+        places = plane.place(live.index.vectors_of(np.arange(live.index.size)))
+        V = min(len(places), live.catalogue.size)
+        label, labels = _labels(live, V)
         order = np.random.default_rng(0).permutation(V)
-        shown, new = present.catalogue.allowed()[:V], present.catalogue.new()[:V]
-        return Drawn(present.digest, version, plane, places[:V], shown, new, label, labels, order)
+        shown, new = live.catalogue.allowed()[:V], live.catalogue.new()[:V]
+        return Drawn(live.digest, version, plane, places[:V], shown, new, label, labels, order)
 
 
 def map_router(now: Now) -> APIRouter:
@@ -99,27 +99,27 @@ def map_router(now: Now) -> APIRouter:
         item: str | None = Query(None, max_length=1024),
     ) -> MapView:
         """The points of a rectangle; or of one item, if one is named."""
-        present = now()
-        drawn = maps.of(present)
+        live = now()
+        drawn = maps.of(live)
         if item is not None:
-            number = present.id_of(item)
+            number = live.id_of(item)
             found = np.array([number] if number != UNKNOWN and number < len(drawn.places) else [], np.int64)
-            return _view(present, drawn, found, len(found))
+            return _view(live, drawn, found, len(found))
         low, high = np.array([left, top]), np.array([right, bottom])
         inside = drawn.shown & ((drawn.places >= low) & (drawn.places <= high)).all(axis=1)
         found = np.flatnonzero(inside)
         kept = found[np.argsort(drawn.order[found], kind="stable")[:limit]]
-        return _view(present, drawn, kept, len(found))
+        return _view(live, drawn, kept, len(found))
 
     return router
 
 
-def _labels(present: Present, V: int) -> tuple[IntArray, list[str]]:
+def _labels(live: Live, V: int) -> tuple[IntArray, list[str]]:
     """Of each item the place of its first label, most frequent first, and the labels in that order."""
-    found, name = np.full(V, -1, np.int64), label_field(present)
+    found, name = np.full(V, -1, np.int64), label_field(live)
     if name is None:
         return found, []
-    column = present.catalogue.labels(name)
+    column = live.catalogue.labels(name)
     for item in range(FIRST_ID, V):
         codes = column.labels_of(item)
         if codes:
@@ -133,10 +133,10 @@ def _labels(present: Present, V: int) -> tuple[IntArray, list[str]]:
     return found, [names[code] for code in order if counts[code]]
 
 
-def _view(present: Present, drawn: Drawn, ids: IntArray, total: int) -> MapView:
-    name = title_field(present) if len(ids) <= MOST_TITLES else None
-    items = present.items_of(ids) if name else None
-    keys = [item["item"] for item in items] if items else present.keys_of(ids)
+def _view(live: Live, drawn: Drawn, ids: IntArray, total: int) -> MapView:
+    name = title_field(live) if len(ids) <= MOST_TITLES else None
+    items = live.items_of(ids) if name else None
+    keys = [item["item"] for item in items] if items else live.keys_of(ids)
     titles = [str(item["fields"].get(name) or "") or None for item in items] if items else [None] * len(ids)
     columns: list[AnyArray] = [
         drawn.places[ids].astype(np.float64).round(5),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -11,11 +12,14 @@ from pydantic import BaseModel
 
 from palate.retrieve.approximate import ApproximateIndex
 from palate.schema import FIRST_ID, FieldKind
-from palate.serve.present import Now, Present
+from palate.serve.live import Live
 from palate.serve.record import judgements, passes
 from palate.version import __version__
 
 MOST_PEOPLE = 100
+
+Now = Callable[[], Live]
+"""Gives what answers now; a request asks once, and is answered by one model."""
 
 
 class FieldView(BaseModel):
@@ -82,9 +86,11 @@ def overview_router(now: Now, beside: Now | None) -> APIRouter:
         search: str = Query("", max_length=256), limit: int = Query(20, ge=1, le=MOST_PEOPLE)
     ) -> PeopleView:
         """People of the training data whose key holds the text, those with most events first."""
-        prepared = now().model.prepared
+        live = now()
+        prepared = live.model.prepared
         keys = prepared.people.series.cast(pl.String)
         rows = np.flatnonzero(keys.str.contains(search, literal=True).to_numpy())
+        rows = rows[[not live.people.is_forgotten(key) for key in keys.gather(rows)]]
         counts = prepared.known().lengths[rows + FIRST_ID]
         best = rows[np.argsort(-counts, kind="stable")[:limit]]
         lengths = prepared.known().lengths[best + FIRST_ID]
@@ -96,28 +102,28 @@ def overview_router(now: Now, beside: Now | None) -> APIRouter:
     return router
 
 
-def title_field(present: Present) -> str | None:
+def title_field(live: Live) -> str | None:
     """The first text that items have."""
-    fields = present.model.prepared.schema.fields
+    fields = live.model.prepared.schema.fields
     return next((field.name for field in fields if field.kind == FieldKind.TEXT), None)
 
 
-def label_field(present: Present) -> str | None:
+def label_field(live: Live) -> str | None:
     """The field of labels with the fewest different ones, but more than one."""
-    fields = present.model.prepared.schema.fields
+    fields = live.model.prepared.schema.fields
     counts = {
-        field.name: len(present.catalogue.labels(field.name).values)
+        field.name: len(live.catalogue.labels(field.name).values)
         for field in fields
         if field.kind in (FieldKind.CATEGORY, FieldKind.CATEGORIES)
     }
     return min((name for name, count in counts.items() if count > 1), key=counts.__getitem__, default=None)
 
 
-def _overview(present: Present, beside: str | None) -> OverviewView:
-    prepared, settings = present.model.prepared, present.model.settings
-    allowed, new = present.catalogue.allowed(), present.catalogue.new()
+def _overview(live: Live, beside: str | None) -> OverviewView:
+    prepared, settings = live.model.prepared, live.model.settings
+    allowed, new = live.catalogue.allowed(), live.catalogue.new()
     return OverviewView(
-        model=present.digest,
+        model=live.digest,
         name=prepared.name,
         version=__version__,
         people=len(prepared.people),
@@ -127,17 +133,17 @@ def _overview(present: Present, beside: str | None) -> OverviewView:
         event_types=list(prepared.schema.events),
         has_time=prepared.schema.has_time,
         fields=[FieldView(name=field.name, kind=str(field.kind)) for field in prepared.schema.fields],
-        title=title_field(present),
-        label=label_field(present),
-        filter_seen=present.model.filter_seen,
-        index=IndexView(kind=_kind(present), recall=present.index.recall),
-        results=judgements(present.run),
-        training=passes(present.run),
+        title=title_field(live),
+        label=label_field(live),
+        filter_seen=live.model.filter_seen,
+        index=IndexView(kind=_kind(live), recall=live.index.recall),
+        results=judgements(live.run),
+        training=passes(live.run),
         metric=settings.train.validate_metric,
         data={name: prepared.report.get(name) for name in ("before", "after", "rules", "history_lengths")},
         beside=beside,
     )
 
 
-def _kind(present: Present) -> str:
-    return "approximate" if isinstance(present.index, ApproximateIndex) else "exact"
+def _kind(live: Live) -> str:
+    return "approximate" if isinstance(live.index, ApproximateIndex) else "exact"

@@ -8,7 +8,7 @@ from typing import NamedTuple
 import numpy as np
 
 from palate.retrieve.index import Vectors
-from palate.schema import FIRST_ID, Histories, IntArray
+from palate.schema import FIRST_ID, UNKNOWN, Histories, IntArray
 from palate.serve.live import Live
 from palate.serve.people import MOST_EVENTS
 
@@ -18,7 +18,11 @@ MOST_PEOPLE = 20_000
 
 def similar_items(live: Live, item: int, k: int) -> tuple[IntArray, Vectors]:
     """Ids and cosines of the k nearest items that may be shown, best first; without the item itself."""
-    vector = live.index.vectors_of(np.array([item]))[0]
+    return nearest_items(live, live.index.vectors_of(np.array([item]))[0], k, without=item)
+
+
+def nearest_items(live: Live, vector: Vectors, k: int, *, without: int = UNKNOWN) -> tuple[IntArray, Vectors]:
+    """Ids and cosines of the k items that may be shown and are nearest to this vector [D], best first."""
     allowed = live.rules.allowed()
     with live.index.guard.reading():
         present, table = live.index.contents()
@@ -29,8 +33,8 @@ def similar_items(live: Live, item: int, k: int) -> tuple[IntArray, Vectors]:
     end = min(len(there), len(allowed))
     there[:end] &= allowed[:end]
     there[end:] = False
-    if item < len(there):
-        there[item] = False
+    if without < len(there):
+        there[without] = False
     return _best(np.where(there, cosines, -np.inf), k)
 
 

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple, Self
 
 import numpy as np
 import numpy.typing as npt
 
+from palate.explain.fields import Part
 from palate.retrieve.index import Vectors
-from palate.runtime.items import Described, ItemEncoder
 from palate.runtime.model import Answer, ServingModel
 from palate.schema import BoolArray, Histories, IntArray
 
@@ -79,12 +80,12 @@ def standing(
     return Standing(rank, score)
 
 
-def parts(encoder: ItemEncoder, described: Described, state: Vectors) -> dict[str, float]:
-    """By field, and ``id`` where the item has its own, what it adds to the score, where it adds anything.
+def parts(own: Sequence[Part], state: Vectors) -> dict[str, float]:
+    """By field, and ``id``, what it adds to the score, where it adds any.
 
     Args:
-        described: one item.
+        own: of one item, [1, D] each.
         state: float32 [D], a person's, or the mean of several.
     """
-    added = {name: float(vectors[0] @ state) for name, vectors in encoder.contributions(described)}
+    added = {name: float(vectors[0] @ state) for name, vectors in own}
     return {name: value for name, value in added.items() if value}
