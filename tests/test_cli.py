@@ -27,6 +27,7 @@ COMMANDS = [
     "classify",
     "report",
     "export",
+    "serve",
     "demo",
     "doctor",
 ]
