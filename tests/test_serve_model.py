@@ -208,8 +208,9 @@ class Walk:
             key = self.random.choice(gone)
             self.ask("GET", f"/v1/items/{key}", 404)
             self.ask("GET", f"/v1/items/{key}/similar", 404)
-        total = self.ask("GET", "/v1/items", params={"limit": 1})["total"]
-        assert total == len(self.reference.shown())
+        answer = self.ask("GET", "/v1/items", params={"limit": 200})
+        assert {each["item"] for each in answer["items"]} == self.reference.shown()
+        assert answer["total"] == len(self.reference.shown())
 
     def similar(self) -> None:
         key = self.random.choice(sorted(self.reference.things))

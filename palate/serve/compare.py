@@ -8,10 +8,8 @@ import numpy as np
 from fastapi import APIRouter, HTTPException, Query
 from pydantic import BaseModel
 
-from palate.errors import PalateError
 from palate.runtime.model import ServingModel
 from palate.schema import UNKNOWN, BoolArray, Histories, IntArray
-from palate.serve.asking import Asked, answers
 from palate.serve.live import Live
 from palate.serve.overview import Now
 from palate.serve.record import judgements
@@ -73,7 +71,7 @@ def compare_router(now: Now, beside: Now | None) -> APIRouter:
     @router.get("/users/{user}")
     def person(user: Key, k: int = Query(K, ge=1, le=MOST_K)) -> ComparedView:
         """What each of the two runs recommends to this person, by the same events and rules."""
-        runs = [RunView(name=run.run.name, model=run.digest, items=_list(run, user, k)) for run in both()]
+        runs = [RunView(name=run.run.name, model=run.digest, items=run.recommended(user, k)) for run in both()]
         first, second = ({item["item"] for item in run.items} for run in runs)
         return ComparedView(runs=runs, shared=len(first & second))
 
@@ -93,13 +91,6 @@ def compare_router(now: Now, beside: Now | None) -> APIRouter:
         )
 
     return router
-
-
-def _list(run: Live, user: str, k: int) -> list[dict[str, Any]]:
-    (answered,) = answers(run, [Asked(user=user, k=k)], lambda stage, seconds: None)
-    if isinstance(answered, PalateError):
-        raise answered
-    return answered.items()
 
 
 def _lists(run: Live, source: ServingModel, sample: Sample) -> list[IntArray]:
