@@ -11,7 +11,7 @@ import polars as pl
 
 from palate.data.titles import ItemTitles
 from palate.explain.events import EventShares, Scorer, event_shares
-from palate.explain.fields import AGAIN, Part, field_shares
+from palate.explain.fields import AGAIN, ItemPart, field_shares
 from palate.explain.sentence import Cause, Resemblance, sentence
 from palate.runtime.items import Vectors
 from palate.runtime.model import ServingModel
@@ -19,12 +19,12 @@ from palate.schema import FieldKind, Histories, IntArray, Schema
 
 Titles = Callable[[IntArray], Sequence[Mapping[str, Any]]]
 """``{"item": key, "title": text or None}`` of ids."""
-Parts = Callable[[IntArray], Sequence[Part]]
+Parts = Callable[[IntArray], Sequence[ItemPart]]
 """What the id and each field add to the vectors of items."""
 
-HOW = {FieldKind.IMAGE: "looks", FieldKind.VIDEO: "looks", FieldKind.AUDIO: "sounds", FieldKind.TEXT: "reads"}
+HOW = {FieldKind.IMAGE: "looks", FieldKind.VIDEO: "looks", FieldKind.AUDIO: "sounds"}
 ALIKE_COSINE = 0.5
-"""Two things are called alike in a field where the cosine of what it says of them is at least this."""
+"""Two things look or sound alike where the cosine of what the field says of them is at least this."""
 ALIKE_SHARE = 0.25
 """… and the field carries at least this share of the difference."""
 
@@ -80,7 +80,7 @@ def reasons(
 def parts_of(model: ServingModel) -> Parts:
     """The parts of the items of the model's data; of others, zeros."""
 
-    def of(ids: IntArray) -> list[Part]:
+    def of(ids: IntArray) -> list[ItemPart]:
         catalogue = model.prepared.catalogue
         known = ids < catalogue.height
         rows = pl.DataFrame({"item": catalogue["item"].gather(ids[known])})
@@ -151,7 +151,7 @@ class Explained:
         history: Histories,
         found: EventShares,
         place: int,
-        own: Sequence[Part],
+        own: Sequence[ItemPart],
         by_field: Mapping[str, float],
     ) -> Resemblance | None:
         """The item of the history that is most like this one in a field that carried the recommendation."""
