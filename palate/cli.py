@@ -418,11 +418,8 @@ def explain(
     for row in rows if without else ():
         least = recommender.without(row["item"], user=user, history=past, k=count)
         events = row["reasons"]["events"]
-        row["without"] = (
-            None
-            if least is None
-            else {"events": [events[place] for place in least.events], "proven": least.proven}
-        )
+        found = None if least.events is None else [events[place] for place in least.events]
+        row["without"] = {"events": found, "proven": least.proven}
     if as_json:
         print_json(rows)
         return
@@ -744,13 +741,14 @@ def print_reasons(row: dict[str, Any]) -> None:
     print_rows(reasons["fields"])
     if "without" not in row:
         return
-    least = row["without"]
-    if least is None:
-        answers.print("It would be in the list without any of them.")
+    events, proven = row["without"]["events"], row["without"]["proven"]
+    if events is None:
+        sure = "" if proven else " Not every set of them was tried."
+        answers.print(f"It was found in the list whichever of them are undone.{sure}")
         return
-    named = ", ".join(str(event["item"]) for event in least["events"])
-    proven = "no fewer would do" if least["proven"] else "whether fewer would do was not proven"
-    answers.print(escape(f"It leaves the list without: {named} ({proven})."), soft_wrap=True)
+    named = ", ".join(str(event["item"]) for event in events)
+    sure = "no fewer would do" if proven else "whether fewer would do was not proven"
+    answers.print(escape(f"It leaves the list without: {named} ({sure})."), soft_wrap=True)
 
 
 def print_rows(rows: Sequence[dict[str, Any]]) -> None:

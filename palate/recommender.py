@@ -346,11 +346,10 @@ class Recommender:
         k: int = 10,
         at: datetime.datetime | str | None = None,
         event: str | None = None,
-    ) -> Without | None:
+    ) -> Without:
         """The smallest set of past events without which the item leaves the top k.
 
-        What the person met before, seen items if they are filtered, stays out of the list meanwhile. None
-        where the item would be recommended to somebody without events, too.
+        What is taken away stays out of the list meanwhile, where seen items are filtered.
 
         Args:
             item: key of the item.

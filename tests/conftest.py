@@ -13,3 +13,11 @@ def postgresql():
 
     with running_server() as socket:
         yield socket
+
+
+@pytest.fixture(scope="session")
+def exported_run(tmp_path_factory):
+    """A run with an export, since writing one takes as long as many tests; nobody changes it."""
+    from tests.test_export import exported
+
+    return exported(tmp_path_factory.mktemp("exported"))

@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import polars as pl
 
 from palate.data.titles import ItemTitles
 from palate.explain.events import EventShares, Scorer, event_shares
@@ -81,11 +80,9 @@ def parts_of(model: ServingModel) -> Parts:
     """The parts of the items of the model's data; of others, zeros."""
 
     def of(ids: IntArray) -> list[ItemPart]:
-        catalogue = model.prepared.catalogue
-        known = ids < catalogue.height
-        rows = pl.DataFrame({"item": catalogue["item"].gather(ids[known])})
+        known = ids < model.prepared.items.size
         found = []
-        for name, some in model.items.contributions(model.items.described(rows, {})):
+        for name, some in model.items.contributions(model.items.known(ids[known])):
             whole = np.zeros((len(ids), some.shape[1]), np.float32)
             whole[known] = some
             found.append((name, whole))

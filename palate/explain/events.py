@@ -22,9 +22,9 @@ Scores = npt.NDArray[np.float64]
 
 EVALUATIONS = 400
 """Histories that one explanation asks for, about."""
-SINGLE = 20
+SINGLE = 16
 """So many of the latest events come and go one by one …"""
-STRETCHES = 10
+STRETCHES = 8
 """… and those before in so many stretches, whose events share alike: what each of them adds is less than the
 noise of the few orderings that there is time for. Measured in docs/reasons.md."""
 

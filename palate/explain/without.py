@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import combinations, islice
 from math import comb
@@ -15,22 +16,23 @@ from palate.schema import BoolArray, Histories, IntArray
 LIMIT = 4000
 """Sets that are tried to prove that no smaller one does, at most."""
 SCORES_AT_A_TIME = 4_000_000
+SETS_AT_A_TIME = 256
 
 
 @dataclass(frozen=True)
 class Without:
     """Events whose absence takes an item out of the top k."""
 
-    events: IntArray
-    """Places in the history, in order."""
+    events: IntArray | None
+    """Places in the history, in order; None where no set was found whose absence does."""
     proven: bool
-    """Every smaller set was tried, and none does."""
+    """Every smaller set was tried, and none does; where none was found, every set."""
 
 
 def without(
     scorer: Scorer, history: Histories, item: int, candidates: IntArray, *, k: int, limit: int = LIMIT
-) -> Without | None:
-    """The smallest set that was found; None where the item stays in the top k of somebody without events.
+) -> Without:
+    """The smallest set that was found.
 
     Found by taking away the events with the largest shares until the item leaves, and giving back each that
     was not needed; then sets of fewer events are tried, the smallest first, as far as ``limit`` allows.
@@ -63,26 +65,25 @@ def without(
     order = np.argsort(-event_shares(scorer, history, candidates[[place]]).shares[:, 0], kind="stable")
     rank = np.argsort(order)
     left = leaves(rank >= np.arange(1, n + 1)[:, None]) if n else np.zeros(0, np.bool_)
-    if not left.any():
-        return None
-    chosen = order[: int(left.argmax()) + 1].tolist()
+    chosen = order[: int(left.argmax()) + 1].tolist() if left.any() else []
     for event in reversed(chosen[:]):
         fewer = [other for other in chosen if other != event]
         if fewer and leaves(_all_but(n, [fewer]))[0]:
             chosen = fewer
-    for size in range(1, len(chosen)):
+    best = np.sort(np.array(chosen)) if chosen else None
+    for size in range(1, len(chosen) if chosen else n + 1):
         if comb(n, size) > limit:
-            return Without(np.sort(np.array(chosen)), proven=False)
+            return Without(best, proven=False)
         limit -= comb(n, size)
         sets = combinations(order.tolist(), size)
-        while some := list(islice(sets, 256)):
+        while some := list(islice(sets, SETS_AT_A_TIME)):
             found = leaves(_all_but(n, some))
             if found.any():
                 return Without(np.sort(np.array(some[int(found.argmax())])), proven=True)
-    return Without(np.sort(np.array(chosen)), proven=True)
+    return Without(best, proven=True)
 
 
-def _all_but(n: int, sets: list[tuple[int, ...]] | list[list[int]]) -> BoolArray:
+def _all_but(n: int, sets: Sequence[Sequence[int]]) -> BoolArray:
     """The sets of the n events that these leave, bool [sets, n]."""
     kept = np.ones((len(sets), n), np.bool_)
     np.put_along_axis(kept, np.array(sets), False, axis=1)
