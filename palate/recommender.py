@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import datetime
 import hashlib
 import json
@@ -367,7 +368,7 @@ class Recommender:
         if k < 1:
             raise SettingsError(f"k is {k}; wanted at least 1.")
         explained, asked, ids = self._why([item], user, history, at, event)
-        allowed = self._allowed(None, None, "error")
+        allowed = self.may_be_recommended()
         if self.settings.evaluate.filter_seen:
             allowed[asked.item] = False
         if not allowed[ids[0]]:
@@ -387,6 +388,20 @@ class Recommender:
             ranker.item_vectors().cpu().numpy(),
             self.settings.model.max_history,
         )
+
+    def shuffled(self, seed: int = 0) -> Self:
+        """The same recommender whose weights, each tensor for itself, are in random order: what was learned is
+        gone, and reasons are to change with it."""
+        bundle = self._fitted()
+        model, generator = copy.deepcopy(self.model), torch.Generator().manual_seed(seed)
+        with torch.no_grad():
+            for weights in (*model.parameters(), *(column.vectors for column in model.items.kept)):
+                order = torch.randperm(weights.numel(), generator=generator).to(weights.device)
+                weights.copy_(weights.flatten()[order].view_as(weights))
+        other = type(self)(self._given)
+        other.settings = self.settings
+        other._adopt(replace(bundle, weights=model.state_dict()), model)
+        return other
 
     def similar_items(self, items: Sequence[Key], k: int = 10, *, unknown: Unknown = "error") -> pl.DataFrame:
         """The k items whose vectors lie closest by cosine to each: ``of``, ``item``, ``rank``, ``score``.
@@ -759,6 +774,10 @@ class Recommender:
             allowed[self._ids(exclude, "item", unknown)] = False
         allowed[prepared.removed] = False
         return allowed
+
+    def may_be_recommended(self) -> BoolArray:
+        """Items of which anything is known and that were not removed, [V]."""
+        return self._allowed(None, None, "error")
 
     def described(self) -> BoolArray:
         """Items with at least one field that the network reads, [V]."""

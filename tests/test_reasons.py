@@ -13,6 +13,7 @@ from typer.testing import CliRunner
 
 from palate.cli import app
 from palate.errors import DataError, SettingsError
+from palate.evaluate.report import RunRecord, render
 from palate.explain.answer import reasons
 from palate.explain.content import region_shares, stretches, word_shares
 from palate.explain.events import (
@@ -28,10 +29,11 @@ from palate.explain.events import (
     shapley_values,
     subsets,
 )
-from palate.explain.fidelity import LEVELS, OTHERS, SHARES, fidelity
+from palate.explain.fidelity import LEVELS, OTHERS, SHARES, SHUFFLED, fidelity
 from palate.explain.sentence import Cause, Resemblance, sentence
 from palate.explain.without import without
 from palate.recommender import Recommender
+from palate.run import faithfulness_of
 from palate.runtime.model import Answer, Bonuses, ServingModel
 from palate.schema import Histories, Media
 from tests.worlds import block_world
@@ -343,9 +345,35 @@ def test_shares_find_the_cause_before_other_orders_do_and_strange_ones_do_not():
         assert found.area("deletion", SHARES).mean() < found.area("deletion", other).mean() - 0.2
         assert found.area("insertion", SHARES).mean() > found.area("insertion", other).mean() + 0.2
     strange = game(generator.permutation(table.ravel()).reshape(table.shape))
-    shuffled = fidelity(game(table), histories, allowed, **world, explained_by=strange)
-    for kind, other in (("deletion", shuffled.deletion), ("insertion", shuffled.insertion)):
-        assert abs(other[SHARES].mean() - found.area(kind, "random").mean()) < 0.15
+    found = fidelity(game(table), histories, allowed, **world, shuffled=strange)
+    for kind in ("deletion", "insertion"):
+        assert abs((found.area(kind, SHUFFLED) - found.area(kind, "random")).mean()) < 0.15
+
+
+def test_a_network_with_shuffled_weights_has_the_same_weights_elsewhere(recommender):
+    strange = recommender.shuffled(seed=1)
+    for own, other in zip(recommender.model.parameters(), strange.model.parameters(), strict=True):
+        assert torch.equal(own.flatten().sort().values, other.flatten().sort().values)
+    assert not torch.equal(recommender.model.items(), strange.model.items())
+    assert torch.equal(strange.model.items(), recommender.shuffled(seed=1).model.items())
+
+
+def test_faithfulness_is_told_with_paired_intervals(recommender):
+    told = faithfulness_of(recommender, people=12)
+    assert told["people"] == 12
+    for kind in ("deletion", "insertion"):
+        rows = told[kind]
+        assert list(rows) == [SHARES, *OTHERS, SHUFFLED]
+        for name, row in rows.items():
+            assert len(row["curve"]) == len(LEVELS)
+            assert row["low"] <= row["area"] <= row["high"]
+            if name != SHARES:
+                assert row["difference"]["difference"] == pytest.approx(rows[SHARES]["area"] - row["area"])
+    told_again = faithfulness_of(recommender, people=12)
+    assert told_again == told
+    page = render(RunRecord(name="x", version="0", created="", reasons=told))
+    assert "shares of the events" in page
+    assert 'id="reasons"' in page
 
 
 def test_the_command_line_says_why(exported_run):

@@ -22,6 +22,9 @@ LEVELS = tuple(step / 10 for step in range(1, 10))
 SHARES = "shares"
 OTHERS = ("random", "recency", "popularity")
 """The orders that shares are compared with."""
+SHUFFLED = "shuffled"
+"""The order by the shares of a network whose weights say nothing. Were it as good, shares would not speak of what
+was learned (Adebayo et al., "Sanity checks for saliency maps", 2018)."""
 
 Curve = npt.NDArray[np.float64]
 
@@ -52,7 +55,7 @@ def fidelity(
     k: int,
     filter_seen: bool,
     evaluations: int = EVALUATIONS,
-    explained_by: Scorer | None = None,
+    shuffled: Scorer | None = None,
     seed: int = 0,
 ) -> Fidelity:
     """The curves of the people with these histories, of whom those with fewer than two events are left out.
@@ -67,13 +70,11 @@ def fidelity(
         k: length of the lists.
         filter_seen: whether items of the history are left out.
         evaluations: as in ``event_shares``.
-        explained_by: the model whose shares order the events, by default ``scorer``. Another one with random
-            weights shows whether the shares say anything of this model (Adebayo et al., "Sanity checks for
-            saliency maps", 2018).
+        shuffled: a network whose weights say nothing, for the order ``SHUFFLED``.
         seed: of the random order.
     """
     generator = np.random.default_rng(seed)
-    orders = (SHARES, *OTHERS)
+    orders = (SHARES, *OTHERS, *([SHUFFLED] if shuffled is not None else []))
     deletion: dict[str, list[Curve]] = {name: [] for name in orders}
     insertion: dict[str, list[Curve]] = {name: [] for name in orders}
     everything = np.flatnonzero(allowed)
@@ -84,15 +85,15 @@ def fidelity(
         if not len(items):
             continue
         place = int(scorer.scores(history, items)[0].argmax())
-        shares = event_shares(
-            explained_by or scorer, history, items[[place]], evaluations=evaluations
-        ).shares[:, 0]
+        top = items[[place]]
         by_order = {
-            SHARES: np.argsort(-shares, kind="stable"),
+            SHARES: _by_shares(scorer, history, top, evaluations),
             "random": generator.permutation(n),
             "recency": np.arange(n)[::-1],
             "popularity": np.argsort(-popularity[history.item], kind="stable"),
         }
+        if shuffled is not None:
+            by_order[SHUFFLED] = _by_shares(shuffled, history, top, evaluations)
         taken = np.ceil(np.array(LEVELS) * n)[:, None]
         first = np.concatenate([np.argsort(order)[None] < taken for order in by_order.values()])
         scores = scorer.scores(subsets(history, np.concatenate([~first, first])), items)
@@ -106,4 +107,11 @@ def fidelity(
         k,
         {name: np.array(rows).reshape(shape) for name, rows in deletion.items()},
         {name: np.array(rows).reshape(shape) for name, rows in insertion.items()},
+    )
+
+
+def _by_shares(scorer: Scorer, history: Histories, item: IntArray, evaluations: int) -> IntArray:
+    """The events, those with the largest shares in the item's score first."""
+    return np.argsort(
+        -event_shares(scorer, history, item, evaluations=evaluations).shares[:, 0], kind="stable"
     )
