@@ -390,8 +390,10 @@ class Recommender:
         )
 
     def shuffled(self, seed: int = 0) -> Self:
-        """The same recommender whose weights, each tensor for itself, are in random order: what was learned is
-        gone, and reasons are to change with it."""
+        """The same recommender with the numbers of each tensor of weights in random order.
+
+        What was learned is gone, and reasons are to change with it.
+        """
         bundle = self._fitted()
         model, generator = copy.deepcopy(self.model), torch.Generator().manual_seed(seed)
         with torch.no_grad():

@@ -57,8 +57,8 @@ WRITTEN = (
 
 
 def faithfulness_of(recommender: Recommender, *, people: int) -> dict[str, Any]:
-    """Whether the reasons of the first recommendations of so many people are faithful, evenly chosen among those
-    with two events or more (``palate.evaluate.faithful``)."""
+    """Whether reasons are faithful (``palate.evaluate.faithful``), those of the first recommendation of so many
+    people, evenly chosen among all with two events or more."""
     prepared, judged = recommender.prepared, recommender.settings.evaluate
     known = prepared.known()
     asked = np.flatnonzero(known.lengths > 1)

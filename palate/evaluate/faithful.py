@@ -11,8 +11,8 @@ from palate.explain.fidelity import LEVELS, SHARES, Fidelity
 def faithfulness(found: Fidelity, *, resamples: int, confidence: float, seed: int) -> dict[str, Any]:
     """What the curves say: ``k``, ``people``, ``levels``, ``deletion`` and ``insertion``.
 
-    The last two have, by order of the events, the ``curve``, the ``area`` under it from ``low`` to ``high``, and
-    the paired ``difference``: order by shares − this one.
+    The last two have, by order of the events, the ``curve``, the ``area`` under it from ``low`` to ``high``,
+    and the paired ``difference``: order by shares − this one.
 
     Without anybody who has two events, ``deletion`` and ``insertion`` are empty.
     """

@@ -23,8 +23,8 @@ SHARES = "shares"
 OTHERS = ("random", "recency", "popularity")
 """The orders that shares are compared with."""
 SHUFFLED = "shuffled"
-"""The order by the shares of a network whose weights say nothing. Were it as good, shares would not speak of what
-was learned (Adebayo et al., "Sanity checks for saliency maps", 2018)."""
+"""The order by the shares of a network whose weights say nothing. Were it as good, shares would not speak of
+what was learned (Adebayo et al., "Sanity checks for saliency maps", 2018)."""
 
 Curve = npt.NDArray[np.float64]
 
@@ -112,6 +112,5 @@ def fidelity(
 
 def _by_shares(scorer: Scorer, history: Histories, item: IntArray, evaluations: int) -> IntArray:
     """The events, those with the largest shares in the item's score first."""
-    return np.argsort(
-        -event_shares(scorer, history, item, evaluations=evaluations).shares[:, 0], kind="stable"
-    )
+    found = event_shares(scorer, history, item, evaluations=evaluations)
+    return np.argsort(-found.shares[:, 0], kind="stable")
