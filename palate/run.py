@@ -57,7 +57,7 @@ WRITTEN = (
 
 
 def faithfulness_of(recommender: Recommender, *, people: int) -> dict[str, Any]:
-    """Whether reasons are faithful (``palate.evaluate.faithful``), those of the first recommendation of so many
+    """Whether reasons are faithful (``palate.evaluate.faithful``): of the first recommendation of so many
     people, evenly chosen among all with two events or more."""
     prepared, judged = recommender.prepared, recommender.settings.evaluate
     known = prepared.known()

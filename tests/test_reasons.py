@@ -30,13 +30,19 @@ from palate.explain.events import (
     subsets,
 )
 from palate.explain.fidelity import LEVELS, OTHERS, SHARES, SHUFFLED, fidelity
+from palate.explain.gradients import pixel_gradients, region_gradients, token_gradients
 from palate.explain.sentence import Cause, Resemblance, sentence
 from palate.explain.without import without
+from palate.nn.item import ItemTower
 from palate.recommender import Recommender
 from palate.run import faithfulness_of
 from palate.runtime.model import Answer, Bonuses, ServingModel
-from palate.schema import Histories, Media
+from palate.schema import Content, EncodedField, FieldKind, FieldShape, Histories, Media
+from palate.settings import ModelSettings
 from tests.worlds import block_world
+
+TOKENS = np.array([[0, 0, 0, 0], [2, 3, 4, 0], [5, 2, 0, 0]], np.int32)
+PIXELS = np.random.default_rng(3).integers(0, 256, (2, 16, 16, 3), dtype=np.uint8)
 
 
 @pytest.fixture(scope="module")
@@ -55,6 +61,27 @@ def blocks() -> Recommender:
     small = {"model": {"width": 16, "blocks": 2, "dilations": [1, 2], "max_history": 12, "content": False}}
     learning = {"train": {"max_epochs": 20, "batch_events": 128, "learning_rate": 1e-2}}
     return Recommender({**small, **learning}).fit(block_world(people=60, content=False))
+
+
+def texts_and_pictures() -> tuple[ItemTower, np.ndarray]:
+    """An untrained tower of one title and one picture, and a direction in which it is asked."""
+    torch.manual_seed(0)
+    content = Content(
+        3,
+        (
+            EncodedField(FieldShape("title", FieldKind.TEXT, 9), TOKENS, np.array([False, True, True])),
+            EncodedField(
+                FieldShape("cover", FieldKind.IMAGE, 16), np.arange(2), np.array([False, True, True]),
+                np.array([0, 0, 1, 2]), PIXELS,
+            ),
+        ),
+    )  # fmt: skip
+    settings = ModelSettings.model_validate(
+        {"width": 8, "image": {"size": 16, "filters": [4, 8], "dense": 8}}
+    )
+    tower = ItemTower(settings, content)
+    tower.encode_new()
+    return tower.eval(), np.random.default_rng(0).normal(size=8)
 
 
 def rows_of(histories: Histories) -> list[np.ndarray]:
@@ -247,6 +274,36 @@ def test_regions_have_what_the_score_loses_behind_grey(served):
     assert found[2, 5] == pytest.approx(scores[0] - scores[1], abs=1e-4)
     assert [(part.start, part.stop) for part in stretches(5, 2)] == [(0, 2), (2, 5)]
     assert len(stretches(3, 16)) == 3
+
+
+def test_gradients_of_words_and_pixels_add_up():
+    tower, change = texts_and_pictures()
+    title, cover = tower.projections
+    direction = torch.tensor(change, dtype=torch.float32)
+    with torch.no_grad():
+
+        def added(part, vectors):
+            return float(part.of(part.column.standard(vectors), torch.ones(1, 1)) @ direction)
+
+        encoder = title.column.encoder
+        texts = [encoder(torch.from_numpy(TOKENS[1:2])), encoder.of_vectors(torch.zeros(3, 1, 16))]
+        shown = torch.from_numpy(PIXELS[:1]).float()
+        pictures = [cover.column.encoder(of) for of in (shown, torch.full_like(shown, float(shown.mean())))]
+    found = token_gradients(tower, change, "title", TOKENS[1])
+    assert found.shape == (4,)
+    assert found[3] == 0
+    assert found.sum() == pytest.approx(added(title, texts[0]) - added(title, texts[1]), rel=0.02, abs=0.02)
+    found = pixel_gradients(tower, change, "cover", PIXELS[0])
+    assert found.shape == (16, 16)
+    assert found.sum() == pytest.approx(
+        added(cover, pictures[0]) - added(cover, pictures[1]), rel=0.05, abs=0.05
+    )
+    heat = region_gradients(tower, change, "cover", PIXELS[0])
+    assert heat.shape == (16, 16)
+    assert heat.min() >= 0
+    assert heat.max() == pytest.approx(1) or not heat.any()
+    with pytest.raises(SettingsError, match="'title' is no field that ClassicImage or ResidualImage reads"):
+        pixel_gradients(tower, change, "title", PIXELS[0])
 
 
 def smallest(table, history, item, k):

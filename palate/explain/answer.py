@@ -105,10 +105,8 @@ class Explained:
         if not len(items):
             return []
         found = event_shares(self.scorer, history, items)
-        nobody = Histories.of([[]])
-        states = np.concatenate([self.scorer.states(each).states for each in (nobody, history)])
         own = self.parts(items)
-        fields = field_shares(states, own, found.difference)
+        fields = field_shares(self.scorer.change(history), own, found.difference)
         keys = [entry["item"] for entry in self.titles(history.item.astype(np.int64))]
         events = [self.schema.events[code] for code in history.event.tolist()]
         met = np.isin(items, history.item)

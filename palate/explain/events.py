@@ -50,6 +50,16 @@ class Scorer:
         found[rows[asked], order[place[asked]]] += bonuses.value[asked]
         return found
 
+    def change(self, history: Histories) -> Scores:
+        """State with one history less state with none, float64 [D].
+
+        Its product with an item's vector is what the history adds to the item's score, apart from the item's
+        having been met.
+        """
+        nobody, somebody = (self.states(each).states[0] for each in (Histories.of([[]]), history))
+        found: Scores = somebody.astype(np.float64) - nobody.astype(np.float64)
+        return found
+
 
 @dataclass(frozen=True)
 class EventShares:
