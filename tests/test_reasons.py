@@ -286,7 +286,8 @@ def test_gradients_of_words_and_pixels_add_up():
             return float(part.of(part.column.standard(vectors), torch.ones(1, 1)) @ direction)
 
         encoder = title.column.encoder
-        texts = [encoder(torch.from_numpy(TOKENS[1:2])), encoder.of_vectors(torch.zeros(3, 1, 16))]
+        silent = torch.zeros(3, 1, encoder.embedding.embedding_dim)
+        texts = [encoder(torch.from_numpy(TOKENS[1:2])), encoder.of_vectors(silent)]
         shown = torch.from_numpy(PIXELS[:1]).float()
         pictures = [cover.column.encoder(of) for of in (shown, torch.full_like(shown, float(shown.mean())))]
     found = token_gradients(tower, change, "title", TOKENS[1])
