@@ -10,7 +10,7 @@ import numpy as np
 
 from palate.data.titles import ItemTitles
 from palate.explain.events import EventShares, Scorer, event_shares
-from palate.explain.fields import AGAIN, ItemPart, field_shares
+from palate.explain.fields import AGAIN, Part, field_shares
 from palate.explain.sentence import Cause, Resemblance, sentence
 from palate.runtime.items import Vectors
 from palate.runtime.model import ServingModel
@@ -18,7 +18,7 @@ from palate.schema import FieldKind, Histories, IntArray, Schema
 
 Titles = Callable[[IntArray], Sequence[Mapping[str, Any]]]
 """``{"item": key, "title": text or None}`` of ids."""
-Parts = Callable[[IntArray], Sequence[ItemPart]]
+Parts = Callable[[IntArray], Sequence[Part]]
 """What the id and each field add to the vectors of items."""
 
 HOW = {FieldKind.IMAGE: "looks", FieldKind.VIDEO: "looks", FieldKind.AUDIO: "sounds"}
@@ -79,7 +79,7 @@ def reasons(
 def parts_of(model: ServingModel) -> Parts:
     """The parts of the items of the model's data; of others, zeros."""
 
-    def of(ids: IntArray) -> list[ItemPart]:
+    def of(ids: IntArray) -> list[Part]:
         known = ids < model.prepared.items.size
         found = []
         for name, some in model.items.contributions(model.items.known(ids[known])):
@@ -146,7 +146,7 @@ class Explained:
         history: Histories,
         found: EventShares,
         place: int,
-        own: Sequence[ItemPart],
+        own: Sequence[Part],
         by_field: Mapping[str, float],
     ) -> Resemblance | None:
         """The item of the history that is most like this one in a field that carried the recommendation."""

@@ -14,12 +14,12 @@ from palate.explain.events import Scores
 from palate.runtime.items import Vectors
 
 AGAIN = "again"
-"""ItemPart of the difference that is not of the item's vector, but of its having been met before."""
-ItemPart = tuple[str, Vectors]
+"""Part of the difference that is not of the item's vector, but of its having been met before."""
+Part = tuple[str, Vectors]
 """The name of a field, or ``id``, and what it adds to the vectors of the items that are explained, [I, D]."""
 
 
-def field_shares(change: Scores, parts: Sequence[ItemPart], difference: Scores) -> list[tuple[str, Scores]]:
+def field_shares(change: Scores, parts: Sequence[Part], difference: Scores) -> list[tuple[str, Scores]]:
     """By part of the items' vectors, its share of ``difference``, [I]; last, what is left over for ``AGAIN``.
 
     Args:
