@@ -50,6 +50,11 @@ app = typer.Typer(
 answers = Console()
 notices = Console(stderr=True)
 
+NUMBERS = ("rank", "score", "probability", "share")
+"""Columns that are set to the right."""
+SHOWN_EVENTS = 10
+"""Past events that an explanation shows, those with the largest shares."""
+
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON document and nothing else.")]
 Run = Annotated[Path, typer.Argument(help="A run folder that `palate train` wrote.", show_default=False)]
 Data = Annotated[
@@ -62,6 +67,7 @@ Assignments = Annotated[
 Config = Annotated[Path | None, typer.Option(help="A YAML file of settings.", show_default=False)]
 Seed = Annotated[int | None, typer.Option(help="Seed of every random draw (default 0).", show_default=False)]
 Count = Annotated[int, typer.Option("-n", "-k", "--count", min=1, help="How many, for each.")]
+Language = Annotated[str, typer.Option(help="Of the sentences: en or zh.")]
 SkipUnknown = Annotated[bool, typer.Option("--skip-unknown", help="Leave out keys that are not known.")]
 OutTable = Annotated[Path | None, typer.Option(help="Write a table: .csv, .parquet or .jsonl.")]
 Column = Annotated[str | None, typer.Option(help="A column's name, where the guess would be wrong.")]
@@ -363,6 +369,8 @@ def recommend(
         typer.Option(metavar="TIME", help="For this time, in ISO 8601; UTC where it names no zone."),
     ] = None,
     event: Annotated[str | None, typer.Option(metavar="TYPE", help="For this type of event.")] = None,
+    explain: Annotated[bool, typer.Option("--explain", help="Say why.")] = False,
+    language: Language = "en",
     skip_unknown: SkipUnknown = False,
     out: OutTable = None,
     as_json: AsJson = False,
@@ -385,11 +393,51 @@ def recommend(
         exclude=keys_of(exclude) if exclude is not None else None,
         at=at,
         event=event,
+        explain=explain,
+        language=language,
         unknown="skip" if skip_unknown else "error",
     )
     if history is not None:
         found = found.drop("user")
+    if explain and not as_json:  # a table has room for the sentence
+        found = found.with_columns(found["reasons"].struct.field("sentence").alias("because"))
+        found = found.drop("reasons")
     print_found(recommender, found, out, as_json)
+
+
+@app.command()
+def explain(
+    run: Run,
+    item: Annotated[list[str], typer.Option(help="An item's key; may be given again.")],
+    user: Annotated[str | None, typer.Option(help="A person's key.")] = None,
+    history: Annotated[
+        str | None,
+        typer.Option(metavar="KEY,KEY,…", help="Items of a person who is not in the data, oldest first."),
+    ] = None,
+    without: Annotated[
+        bool,
+        typer.Option("--without", help="Which past events would have to be undone for it to leave the list."),
+    ] = False,
+    count: Annotated[int, typer.Option("-k", "--k", min=1, help="Length of the list for --without.")] = 10,
+    language: Language = "en",
+    as_json: AsJson = False,
+) -> None:
+    """Say why items are recommended to somebody: what each past event and each field adds to the score.
+
+    Example: `palate explain runs/demo --user 17850 --item 22423 --without`
+    """
+    recommender, past = load(run), keys_of(history) if history is not None else None
+    rows = recommender.explain(item, user=user, history=past, language=language).to_dicts()
+    for row in rows if without else ():
+        least = recommender.without(row["item"], user=user, history=past, k=count)
+        events = row["reasons"]["events"]
+        found = None if least.events is None else [events[place] for place in least.events]
+        row["without"] = {"events": found, "proven": least.proven}
+    if as_json:
+        print_json(rows)
+        return
+    for row in rows:
+        print_reasons(row)
 
 
 @app.command()
@@ -779,10 +827,30 @@ def print_found(recommender: Recommender, found: pl.DataFrame, out: Path | None,
     print_rows(rows)
 
 
+def print_reasons(row: dict[str, Any]) -> None:
+    """One item's score and what adds to it, for the eye."""
+    reasons = row["reasons"]
+    said = f"{row['item']}: {reasons['sentence']} (score {row['score']:.3f}, "
+    said += f"{reasons['difference']:+.3f} by the history)"
+    answers.print(escape(said), highlight=False, soft_wrap=True)
+    print_rows(sorted(reasons["events"], key=lambda event: -abs(event["share"]))[:SHOWN_EVENTS])
+    print_rows(reasons["fields"])
+    if "without" not in row:
+        return
+    events, proven = row["without"]["events"], row["without"]["proven"]
+    if events is None:
+        sure = "" if proven else " Not every set of them was tried."
+        answers.print(f"It was found in the list whichever of them are undone.{sure}")
+        return
+    named = ", ".join(str(event["item"]) for event in events)
+    sure = "no fewer would do" if proven else "whether fewer would do was not proven"
+    answers.print(escape(f"It leaves the list without: {named} ({sure})."), soft_wrap=True)
+
+
 def print_rows(rows: Sequence[dict[str, Any]]) -> None:
     table = Table(box=None)
     for name in rows[0] if rows else ["nothing to show"]:
-        table.add_column(name, justify="right" if name in ("rank", "score", "probability") else "left")
+        table.add_column(name, justify="right" if name in NUMBERS else "left")
     for row in rows:
         cells = (f"{cell:.3f}" if isinstance(cell, float) else str(cell) for cell in row.values())
         table.add_row(*map(escape, cells))

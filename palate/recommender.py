@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import datetime
 import hashlib
 import json
@@ -24,7 +25,8 @@ from palate.data.media import Told
 from palate.data.moments import microseconds
 from palate.data.source import read_dataset
 from palate.data.store import Prepared, prepare
-from palate.errors import NotFittedError, SettingsError, UnknownKeyError, did_you_mean
+from palate.data.titles import ItemTitles
+from palate.errors import DataError, NotFittedError, SettingsError, UnknownKeyError, did_you_mean
 from palate.evaluate.classes import (
     ClassJudgement,
     class_probabilities,
@@ -35,6 +37,10 @@ from palate.evaluate.classes import (
 from palate.evaluate.judgement import Judgement, judge
 from palate.evaluate.network import NetworkRanker
 from palate.evaluate.ties import top_k
+from palate.explain.answer import Explained
+from palate.explain.events import Scorer
+from palate.explain.fields import Part as ItemPart
+from palate.explain.without import Without, without
 from palate.nn.model import TasteModel
 from palate.schema import (
     FIRST_ID,
@@ -229,6 +235,8 @@ class Recommender:
         exclude: Sequence[Key] | pl.Series | None = None,
         at: datetime.datetime | str | None = None,
         event: str | None = None,
+        explain: bool = False,
+        language: str = "en",
         unknown: Unknown = "error",
     ) -> pl.DataFrame:
         """The k best items for each person, best first: columns ``user``, ``item``, ``rank``, ``score``.
@@ -246,6 +254,8 @@ class Recommender:
                 ``model.question_time``.
             event: the type of event to recommend for, one of those that are predicted. Wants a model trained
                 with ``model.question_event``.
+            explain: a column ``reasons`` says why, as ``explain`` does.
+            language: of the sentence in the reasons, ``en`` or ``zh``.
             unknown: what to do with keys that are not known: raise, or leave them out.
 
         Raises:
@@ -263,6 +273,7 @@ class Recommender:
         code = self._event_code(event) if event is not None else None
         filter_seen = self.settings.evaluate.filter_seen if filter_seen is None else filter_seen
         ranker = self._network()
+        explained = self._explained(moment, code) if explain else None
         tables = []
         size = max(1, CHUNK_FLOATS // prepared.items.size)
         for start in range(0, len(asked), size):
@@ -275,12 +286,124 @@ class Recommender:
             tables.append(self._as_table(top_k(scores, min(k, prepared.items.size)), scores, rows))
         found = pl.concat(tables) if tables else _NOTHING
         place = found["row"].to_numpy()
+        if explained is not None:
+            reasons = [
+                reason
+                for row, ids in found.group_by("row", maintain_order=True).agg("id").iter_rows()
+                for reason in explained.reasons(asked.select(np.array([row])), np.array(ids), language)
+            ]
+            found = found.with_columns(_reasons(reasons, prepared.items))
         return found.select(
             names.gather(place).alias("user"),
             pl.Series("item", prepared.items.keys(found["id"].to_numpy()), dtype=prepared.items.series.dtype),
             "rank",
             "score",
+            *(["reasons"] if explain else []),
         )
+
+    def explain(
+        self,
+        items: Sequence[Key],
+        *,
+        user: Key | None = None,
+        history: Sequence[Key] | None = None,
+        at: datetime.datetime | str | None = None,
+        event: str | None = None,
+        language: str = "en",
+    ) -> pl.DataFrame:
+        """Why one person would be recommended these items: columns ``item``, ``score``, ``reasons``.
+
+        ``reasons`` has ``events``, the history with the share of each event, oldest first; ``fields``, the
+        share of the item's id and of each field, and of having been met before (``again``); ``difference``,
+        the score less that of somebody without events, to which either shares add up; and ``sentence``.
+
+        Args:
+            items: keys; one that comes twice is explained once.
+            user: key of a person in the data.
+            history: instead of a user, item keys in time order, oldest first.
+            at: as in ``recommend``.
+            event: as in ``recommend``.
+            language: of the sentence, ``en`` or ``zh``.
+
+        Raises:
+            UnknownKeyError: a key is unknown.
+            SettingsError: neither or both of user and history; no such language; as in ``recommend``.
+        """
+        explained, asked, ids = self._why(items, user, history, at, event)
+        return pl.DataFrame(
+            {
+                "item": pl.Series(self.prepared.items.keys(ids), dtype=self.prepared.items.series.dtype),
+                "score": explained.scorer.scores(asked, ids)[0],
+                "reasons": _reasons(explained.reasons(asked, ids, language), self.prepared.items),
+            }
+        )
+
+    def without(
+        self,
+        item: Key,
+        *,
+        user: Key | None = None,
+        history: Sequence[Key] | None = None,
+        k: int = 10,
+        at: datetime.datetime | str | None = None,
+        event: str | None = None,
+    ) -> Without:
+        """The smallest set of past events without which the item leaves the top k.
+
+        What is taken away stays out of the list meanwhile, where seen items are filtered.
+
+        Args:
+            item: key of the item.
+            user: as in ``explain``.
+            history: as in ``explain``.
+            k: length of the list.
+            at: as in ``recommend``.
+            event: as in ``recommend``.
+
+        Raises:
+            UnknownKeyError: a key is unknown.
+            SettingsError: neither or both of user and history, or k is below 1; as in ``recommend``.
+            DataError: the item is not among the k best.
+        """
+        if k < 1:
+            raise SettingsError(f"k is {k}; wanted at least 1.")
+        explained, asked, ids = self._why([item], user, history, at, event)
+        allowed = self.may_be_recommended()
+        if self.settings.evaluate.filter_seen:
+            allowed[asked.item] = False
+        if not allowed[ids[0]]:
+            raise DataError(f"{item!r} is not recommended: the person met it before, or it was removed.")
+        return without(explained.scorer, asked, int(ids[0]), np.flatnonzero(allowed), k=k)
+
+    def scorer(self, at: int | None = None, event: int | None = None) -> Scorer:
+        """The network as reasons see it.
+
+        Args:
+            at: the time asked for, in microseconds since 1970.
+            event: the code of the event type asked for.
+        """
+        ranker = self._network()
+        return Scorer(
+            lambda histories: ranker.answer(Questions.without_answer(histories, at, event)),
+            ranker.item_vectors().cpu().numpy(),
+            self.settings.model.max_history,
+        )
+
+    def shuffled(self, seed: int = 0) -> Self:
+        """The same recommender with the numbers of each tensor of weights in random order.
+
+        What was learned is gone, and reasons are to change with it.
+        """
+        bundle = self._fitted()
+        model, generator = copy.deepcopy(self.model), torch.Generator().manual_seed(seed)
+        with torch.no_grad():
+            for weights in (*model.parameters(), *(column.vectors for column in model.items.kept)):
+                order = torch.randperm(weights.numel(), generator=generator).to(weights.device)
+                weights.copy_(weights.flatten()[order].view_as(weights))
+        other = type(self)(self._given)
+        other.settings = self.settings
+        other._adopt(replace(bundle, weights=model.state_dict()), model)
+        return other
 
     def similar_items(self, items: Sequence[Key], k: int = 10, *, unknown: Unknown = "error") -> pl.DataFrame:
         """The k items whose vectors lie closest by cosine to each: ``of``, ``item``, ``rank``, ``score``.
@@ -554,6 +677,32 @@ class Recommender:
         rows = [self._ids(history, "item", unknown).tolist() for history in histories or ()]
         return pl.Series("user", np.arange(len(rows))), Histories.of(rows)
 
+    def _why(
+        self,
+        items: Sequence[Key],
+        user: Key | None,
+        history: Sequence[Key] | None,
+        at: datetime.datetime | str | None,
+        event: str | None,
+    ) -> tuple[Explained, Histories, IntArray]:
+        """What explains, the history of the one person who is meant, and ids of the items."""
+        self._check_recommends()
+        users = None if user is None else [user]
+        histories = None if history is None else [history]
+        _, asked = self._histories_of(users, histories, "error")
+        moment = self._moment(at) if at is not None else None
+        code = self._event_code(event) if event is not None else None
+        return self._explained(moment, code), asked, self._ids(list(dict.fromkeys(items)), "item", "error")
+
+    def _explained(self, at: int | None, event: int | None) -> Explained:
+        def parts(ids: IntArray) -> list[ItemPart]:
+            with torch.inference_mode():
+                found = self.model.items.contributions(torch.from_numpy(ids).to(self.model.items.warm.device))
+            return [(name, vectors.float().cpu().numpy()) for name, vectors in found]
+
+        prepared = self.prepared
+        return Explained(self.scorer(at, event), ItemTitles(prepared).of, parts, prepared.schema)
+
     def _moment(self, at: datetime.datetime | str) -> int:
         """The time asked for, in microseconds since 1970.
 
@@ -627,6 +776,10 @@ class Recommender:
             allowed[self._ids(exclude, "item", unknown)] = False
         allowed[prepared.removed] = False
         return allowed
+
+    def may_be_recommended(self) -> BoolArray:
+        """Items of which anything is known and that were not removed, [V]."""
+        return self._allowed(None, None, "error")
 
     def described(self) -> BoolArray:
         """Items with at least one field that the network reads, [V]."""
@@ -742,6 +895,16 @@ class Items:
         prepared = change(recommender.prepared, given, shown)
         recommender._describe_items(prepared, prepared.items.ids(given["item"]), names)
         return given.height
+
+
+def _reasons(rows: list[dict[str, Any]], keys: IdMap) -> pl.Series:
+    """The column ``reasons``."""
+    event = pl.Struct({"item": keys.series.dtype, "event": pl.String, "share": pl.Float64})
+    field = pl.Struct({"field": pl.String, "share": pl.Float64})
+    kind = {"events": pl.List(event), "fields": pl.List(field)}
+    return pl.Series(
+        "reasons", rows, dtype=pl.Struct({**kind, "difference": pl.Float64, "sentence": pl.String})
+    )
 
 
 _NOTHING = pl.DataFrame(schema={"row": pl.Int64, "id": pl.Int32, "rank": pl.Int64, "score": pl.Float32})

@@ -2,6 +2,7 @@
 
 RUN/evaluation.json   the judgements, the main one first; those of classes have a ``task`` and come last
 RUN/examples.json     a few people: what they met, what was recommended, what came
+RUN/reasons.json      whether reasons are faithful to the network
 RUN/report.html       all of it as one page that needs no network
 """
 
@@ -25,9 +26,11 @@ from palate.data.source import read_dataset
 from palate.data.titles import ItemTitles
 from palate.errors import BundleError, SettingsError
 from palate.evaluate.classes import ClassJudgement
+from palate.evaluate.faithful import faithfulness
 from palate.evaluate.judgement import Judgement
 from palate.evaluate.report import RunRecord, write_report
 from palate.evaluate.shares import variance_shares
+from palate.explain.fidelity import fidelity
 from palate.recommender import Recommender
 from palate.schema import FIRST_ID, Histories
 from palate.version import __version__
@@ -35,6 +38,10 @@ from palate.version import __version__
 EXAMPLES = 6
 SHOWN_EVENTS = 8
 SHOWN_ITEMS = 6
+FAITHFUL_AT = 10
+"""Length of the list in which a recommendation is to stay, or not."""
+ASKED_FOR_REASONS = 40
+"""People on whom the report measures whether reasons are faithful; more take longer: bench/reasons.py."""
 
 
 WRITTEN = (
@@ -44,8 +51,31 @@ WRITTEN = (
     "bundle.json",
     "evaluation.json",
     "examples.json",
+    "reasons.json",
     "report.html",
 )
+
+
+def faithfulness_of(recommender: Recommender, *, people: int) -> dict[str, Any]:
+    """Whether reasons are faithful (``palate.evaluate.faithful``): of the first recommendation of so many
+    people, evenly chosen among all with two events or more."""
+    prepared, judged = recommender.prepared, recommender.settings.evaluate
+    known = prepared.known()
+    asked = np.flatnonzero(known.lengths > 1)
+    rows = asked[np.linspace(0, len(asked) - 1, min(people, len(asked))).astype(np.int64)]
+    found = fidelity(
+        recommender.scorer(),
+        known.select(rows),
+        recommender.may_be_recommended(),
+        np.bincount(known.item, minlength=prepared.items.size),
+        k=FAITHFUL_AT,
+        filter_seen=judged.filter_seen,
+        shuffled=recommender.shuffled(recommender.settings.seed).scorer(),
+        seed=recommender.settings.seed,
+    )
+    return faithfulness(
+        found, resamples=judged.bootstrap, confidence=judged.confidence, seed=recommender.settings.seed
+    )
 
 
 def is_run(folder: Path) -> bool:
@@ -85,6 +115,8 @@ def write_judgements(
         [each.to_json() for each in judgements] + [each.to_json() for each in classes],
     )
     _write(folder / "examples.json", examples(recommender, judgements[0]) if judgements else [])
+    told = faithfulness_of(recommender, people=ASKED_FOR_REASONS) if recommender.settings.recommends else {}
+    _write(folder / "reasons.json", told)
     return refresh_report(folder, recommender)
 
 
@@ -110,6 +142,7 @@ def refresh_report(folder: Path, recommender: Recommender) -> Path:
             judgements=read_judgements(folder),
             examples=read_examples(folder),
             classes=read_class_judgements(folder),
+            reasons=read_reasons(folder),
         ),
     )
     return path
@@ -147,6 +180,17 @@ def read_examples(folder: Path) -> list[dict[str, Any]]:
     """
     shown: list[dict[str, Any]] = _read(folder / "examples.json")
     return shown
+
+
+def read_reasons(folder: Path) -> dict[str, Any]:
+    """How faithful the reasons of a run are; empty where it was judged before that was measured.
+
+    Raises:
+        BundleError: the file is damaged.
+    """
+    path = folder / "reasons.json"
+    told: dict[str, Any] = _read(path) if path.is_file() else {}
+    return told
 
 
 def examples(recommender: Recommender, judgement: Judgement) -> list[dict[str, Any]]:

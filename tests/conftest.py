@@ -21,3 +21,11 @@ def shop_run(tmp_path_factory):
     from tests.served import exported
 
     return exported(tmp_path_factory.mktemp("served") / "run")
+
+
+@pytest.fixture(scope="session")
+def exported_run(tmp_path_factory):
+    """A run with an export, since writing one takes as long as many tests; nobody changes it."""
+    from tests.test_export import exported
+
+    return exported(tmp_path_factory.mktemp("exported"))

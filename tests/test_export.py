@@ -94,10 +94,8 @@ def shelf(folder: Path) -> Dataset:
     )
 
 
-@pytest.fixture(scope="module")
-def run(tmp_path_factory) -> Path:
+def exported(folder: Path) -> Path:
     """A run with an export, whose items i003 and i004 were removed."""
-    folder = tmp_path_factory.mktemp("exported")
     recommender = Recommender(SETTINGS).fit(shelf(folder))
     with torch.no_grad():  # what begins at zero would hide mistakes after so few steps
         for parameter in recommender.model.parameters():
@@ -111,6 +109,11 @@ def run(tmp_path_factory) -> Path:
     assert done.exit_code == 0, done.output
     assert json.loads(done.stdout)["folder"] == str(folder / "run" / "serving")
     return folder / "run"
+
+
+@pytest.fixture(scope="module")
+def run(exported_run) -> Path:
+    return exported_run
 
 
 @pytest.fixture

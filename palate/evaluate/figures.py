@@ -21,7 +21,16 @@ from palate.evaluate.charts import (
     share_curve,
 )
 from palate.evaluate.results import rivals
-from palate.evaluate.wording import OURS, count, higher_is_better, metric_label, nearest_cutoff, ranker_label
+from palate.evaluate.wording import (
+    ORDERS,
+    OURS,
+    count,
+    higher_is_better,
+    metric_label,
+    nearest_cutoff,
+    ranker_label,
+)
+from palate.explain.fidelity import SHARES
 
 MOST_CLASSES = 20
 """Classes that a picture of confusions shows: the most frequent."""
@@ -117,6 +126,25 @@ def events_seen(judgement: Mapping[str, Any]) -> Figure | None:
     places = [str(point["events"]) for point in rows[ours]]
     caption = f"The same {count(found['people'])} people, of whom only the last events are known."
     return Figure(title, curve_chart(title, places, curves, "events seen of the person"), caption)
+
+
+def faithful(told: Mapping[str, Any]) -> list[Figure]:
+    """How many recommendations are in the list, by how much of the history is gone, or there."""
+    titles = {"deletion": "Still recommended", "insertion": "Already recommended"}
+    labels = {"deletion": "share of the events taken away", "insertion": "share of the events put in"}
+    places = [f"{level:.0%}" for level in told["levels"]]
+    return [
+        Figure(
+            title,
+            curve_chart(
+                title,
+                places,
+                [Curve(ORDERS[name], row["curve"], name == SHARES) for name, row in told[kind].items()],
+                labels[kind],
+            ),
+        )
+        for kind, title in titles.items()
+    ]
 
 
 def training_curves(training: Sequence[Mapping[str, Any]], metric_name: str) -> list[Figure]:

@@ -11,7 +11,9 @@ import torch
 from palate.data.batches import condition_of, question_batches
 from palate.data.past import past_of
 from palate.data.store import Prepared
+from palate.nn import loss
 from palate.nn.model import TasteModel
+from palate.runtime.model import Answer, Bonuses
 from palate.schema import AnyArray, Histories, QuestionPart, Questions
 
 BATCH_POSITIONS = 16_384
@@ -61,18 +63,32 @@ class NetworkRanker:
 
     def score(self, questions: Questions) -> npt.NDArray[np.float32]:
         """Logits [Q, V]; what a question says is heard as far as ``question_parts`` go."""
-        histories, table = questions.histories, self.item_vectors()
         with torch.inference_mode():
-            states, condition = self.person_vectors(histories), condition_of(questions)
-            if self.model.question is not None and condition is not None:
-                states = self.model.question(states, condition.map(self._tensor))
-            scores = (states @ table.t()).float()
-            if self.model.again is not None:
-                everyone, has_time = np.arange(len(histories)), self.model.has_time
-                past = past_of(histories, everyone, histories.lengths, has_time=has_time)
-                self.model.again(states, table, past.map(self._tensor)).add_to(scores)
+            states, bonuses = self._known(questions)
+            scores = (states @ self.item_vectors().t()).float()
+            if bonuses is not None:
+                bonuses.add_to(scores)
         result: npt.NDArray[np.float32] = scores.cpu().numpy()
         return result
+
+    def answer(self, questions: Questions) -> Answer:
+        """What ``score`` is made of: states [Q, D], and what is added for a few items of each."""
+        with torch.inference_mode():
+            states, bonuses = self._known(questions)
+        if bonuses is None:
+            return Answer(states.cpu().numpy(), Bonuses.none(len(questions)))
+        return Answer(states.cpu().numpy(), Bonuses(*(part.cpu().numpy() for part in bonuses)))
+
+    def _known(self, questions: Questions) -> tuple[torch.Tensor, loss.Bonuses | None]:
+        histories, states = questions.histories, self.person_vectors(questions.histories)
+        condition = condition_of(questions)
+        if self.model.question is not None and condition is not None:
+            states = self.model.question(states, condition.map(self._tensor))
+        if self.model.again is None:
+            return states, None
+        everyone, has_time = np.arange(len(histories)), self.model.has_time
+        past = past_of(histories, everyone, histories.lengths, has_time=has_time)
+        return states, self.model.again(states, self.item_vectors(), past.map(self._tensor))
 
     def _tensor(self, numbers: AnyArray) -> torch.Tensor:
         """The array where the network is."""

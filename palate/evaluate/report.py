@@ -18,6 +18,7 @@ from palate.evaluate.results import LEGEND, all_metrics, main_metrics, results
 from palate.evaluate.wording import (
     CLASS_METRICS,
     METRICS,
+    ORDERS,
     OURS,
     class_protocol,
     count,
@@ -28,6 +29,7 @@ from palate.evaluate.wording import (
     ranker_label,
     seconds,
 )
+from palate.explain.fidelity import SHARES
 
 LONGEST_HISTORY = 8
 """Latest events of a person that an example shows."""
@@ -54,6 +56,8 @@ class RunRecord:
     examples: list[dict[str, Any]] = field(default_factory=list)
     classes: list[dict[str, Any]] = field(default_factory=list)
     """Judgements of how items are classified (``palate.evaluate.classes``)."""
+    reasons: dict[str, Any] = field(default_factory=dict)
+    """How faithful the reasons are (``palate.evaluate.faithful``)."""
 
 
 def write_report(path: Path, record: RunRecord) -> None:
@@ -90,6 +94,7 @@ def render(record: RunRecord) -> str:
         classes=[_classes(judgement) for judgement in record.classes],
         legend=LEGEND,
         ours=OURS,
+        reasons=_reasons(record.reasons),
         training=figures.training_curves(record.training, record.metric_name),
         training_seconds=sum(entry.get("seconds", 0.0) for entry in record.training),
         funnel=figures.funnel(record.data),
@@ -145,6 +150,40 @@ def _classes(judgement: Mapping[str, Any]) -> dict[str, Any]:
         "unseen": judgement.get("unseen", 0),
         "skipped": [(ranker_label(name), reason) for name, reason in judgement.get("skipped", {}).items()],
         "picture": figures.confusions(judgement),
+    }
+
+
+def _reasons(told: Mapping[str, Any]) -> dict[str, Any] | None:
+    """The section of reasons: by order of the events both areas, beside those of the shares' order."""
+    from palate.evaluate import figures
+
+    if not told.get("people"):
+        return None
+    return {
+        "k": told["k"],
+        "people": told["people"],
+        "rows": [
+            {
+                "name": label,
+                "ours": order == SHARES,
+                "cells": [_area(told[kind][order]) for kind in ("deletion", "insertion")],
+            }
+            for order, label in ORDERS.items()
+            if order in told["deletion"]
+        ],
+        "figures": figures.faithful(told),
+    }
+
+
+def _area(row: Mapping[str, Any]) -> dict[str, str]:
+    """An area with its interval, and how the order by shares differs from it."""
+    test = row.get("difference")
+    return {
+        "text": number(row["area"], 3),
+        "interval": f"{number(row['low'], 3)} to {number(row['high'], 3)}",
+        "difference": ""
+        if test is None
+        else f"{test['difference']:+.3f} ({test['low']:+.3f} to {test['high']:+.3f})",
     }
 
 

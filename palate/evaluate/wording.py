@@ -26,6 +26,15 @@ RANKERS = {
     "bought_before": "Bought before",
 }
 
+ORDERS = {
+    "shares": "shares of the events",
+    "random": "random",
+    "recency": "latest first",
+    "popularity": "most popular first",
+    "shuffled": "shares by shuffled weights",
+}
+"""Orders in which events are taken away or put in."""
+
 CLASSIFIERS = {
     "majority": "Most frequent",
     "logistic_words": "Logistic regression, words",

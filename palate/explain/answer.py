@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import polars as pl
 
 from palate.data.titles import ItemTitles
 from palate.explain.events import EventShares, Scorer, event_shares
@@ -22,9 +21,9 @@ Titles = Callable[[IntArray], Sequence[Mapping[str, Any]]]
 Parts = Callable[[IntArray], Sequence[Part]]
 """What the id and each field add to the vectors of items."""
 
-HOW = {FieldKind.IMAGE: "looks", FieldKind.VIDEO: "looks", FieldKind.AUDIO: "sounds", FieldKind.TEXT: "reads"}
+HOW = {FieldKind.IMAGE: "looks", FieldKind.VIDEO: "looks", FieldKind.AUDIO: "sounds"}
 ALIKE_COSINE = 0.5
-"""Two things are called alike in a field where the cosine of what it says of them is at least this."""
+"""Two things look or sound alike where the cosine of what the field says of them is at least this."""
 ALIKE_SHARE = 0.25
 """… and the field carries at least this share of the difference."""
 
@@ -81,11 +80,9 @@ def parts_of(model: ServingModel) -> Parts:
     """The parts of the items of the model's data; of others, zeros."""
 
     def of(ids: IntArray) -> list[Part]:
-        catalogue = model.prepared.catalogue
-        known = ids < catalogue.height
-        rows = pl.DataFrame({"item": catalogue["item"].gather(ids[known])})
+        known = ids < model.prepared.items.size
         found = []
-        for name, some in model.items.contributions(model.items.described(rows, {})):
+        for name, some in model.items.contributions(model.items.known(ids[known])):
             whole = np.zeros((len(ids), some.shape[1]), np.float32)
             whole[known] = some
             found.append((name, whole))
@@ -108,10 +105,8 @@ class Explained:
         if not len(items):
             return []
         found = event_shares(self.scorer, history, items)
-        nobody = Histories.of([[]])
-        states = np.concatenate([self.scorer.states(each).states for each in (nobody, history)])
         own = self.parts(items)
-        fields = field_shares(states, own, found.difference)
+        fields = field_shares(self.scorer.change(history), own, found.difference)
         keys = [entry["item"] for entry in self.titles(history.item.astype(np.int64))]
         events = [self.schema.events[code] for code in history.event.tolist()]
         met = np.isin(items, history.item)

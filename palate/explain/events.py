@@ -21,7 +21,12 @@ from palate.schema import BoolArray, Histories, IntArray
 Scores = npt.NDArray[np.float64]
 
 EVALUATIONS = 400
-"""Histories that one explanation asks for, at most, where two orderings do not need more."""
+"""Histories that one explanation asks for, about."""
+SINGLE = 16
+"""So many of the latest events come and go one by one …"""
+STRETCHES = 8
+"""… and those before in so many stretches, whose events share alike: what each of them adds is less than the
+noise of the few orderings that there is time for. Measured in docs/reasons.md."""
 
 
 @dataclass(frozen=True)
@@ -45,6 +50,16 @@ class Scorer:
         found[rows[asked], order[place[asked]]] += bonuses.value[asked]
         return found
 
+    def change(self, history: Histories) -> Scores:
+        """State with one history less state with none, float64 [D].
+
+        Its product with an item's vector is what the history adds to the item's score, apart from the item's
+        having been met.
+        """
+        nobody, somebody = (self.states(each).states[0] for each in (Histories.of([[]]), history))
+        found: Scores = somebody.astype(np.float64) - nobody.astype(np.float64)
+        return found
+
 
 @dataclass(frozen=True)
 class EventShares:
@@ -64,7 +79,8 @@ def event_shares(
     """The share of each event of one history in the scores of distinct items.
 
     Exact where all sets of events are at most ``evaluations``; otherwise estimated along random orderings,
-    each followed by the same in reverse, always the same ones for as many events. All items share them.
+    each followed by the same in reverse, always the same ones for as many events. All items share them. Of
+    more than ``SINGLE + STRETCHES`` events the earlier ones are taken in stretches (``players``).
 
     Events before the window are not heard by the state; what they change, by having met the item, is theirs
     in equal parts.
@@ -77,12 +93,14 @@ def event_shares(
     """
     earlier = max(0, len(history.item) - scorer.window)
     heard = history.latest(scorer.window)
-    n = len(heard.item)
+    player = players(len(heard.item))
+    n = int(player.max(initial=-1)) + 1
     exact = 2**n <= evaluations
     sets = every_set(n) if exact else prefixes(orderings(n, evaluations))
-    scores = scorer.scores(subsets(heard, sets), items)
+    scores = scorer.scores(subsets(heard, sets[:, player]), items)
+    won = shapley_values(scores) if exact else along(scores, orderings(n, evaluations))
     shares = np.zeros((len(history.item), len(items)))
-    shares[earlier:] = shapley_values(scores) if exact else along(scores, orderings(n, evaluations))
+    shares[earlier:] = (won / np.bincount(player, minlength=n)[:, None])[player]
     difference, score = scores[-1] - scores[0], scores[-1]
     if earlier:
         whole = scorer.scores(history, items)[0]
@@ -90,6 +108,14 @@ def event_shares(
         shares[:earlier] = met * ((whole - score) / np.maximum(met.sum(axis=0), 1))
         difference, score = difference + shares[:earlier].sum(axis=0), whole
     return EventShares(shares, difference, score)
+
+
+def players(events: int) -> IntArray:
+    """Who comes and goes together, int64 [E]: the latest events alone, those before in even stretches."""
+    if events <= SINGLE + STRETCHES:
+        return np.arange(events)
+    old = events - SINGLE
+    return np.concatenate([np.arange(old) * STRETCHES // old, STRETCHES + np.arange(SINGLE)])
 
 
 def subsets(history: Histories, sets: BoolArray) -> Histories:

@@ -19,15 +19,14 @@ Part = tuple[str, Vectors]
 """The name of a field, or ``id``, and what it adds to the vectors of the items that are explained, [I, D]."""
 
 
-def field_shares(states: Vectors, parts: Sequence[Part], difference: Scores) -> list[tuple[str, Scores]]:
+def field_shares(change: Scores, parts: Sequence[Part], difference: Scores) -> list[tuple[str, Scores]]:
     """By part of the items' vectors, its share of ``difference``, [I]; last, what is left over for ``AGAIN``.
 
     Args:
-        states: float32 [2, D], without and with the history.
+        change: float64 [D], state with the history less state with none.
         parts: of I items.
         difference: float64 [I], score with the history less score with none.
     """
-    change = states[1].astype(np.float64) - states[0].astype(np.float64)
     found = [(name, vectors.astype(np.float64) @ change) for name, vectors in parts]
     left = difference - np.sum([share for _, share in found], axis=0)
     return [*found, (AGAIN, left)]

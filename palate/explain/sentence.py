@@ -9,9 +9,11 @@ from typing import NamedTuple
 from palate.errors import SettingsError
 
 LANGUAGES = ("en", "zh")
-NAMED_SHARE = 0.15
-"""An item is named where it carries at least this share of all that speaks for the recommendation."""
 MOST_NAMED = 3
+LEAST_OF_LARGEST = 0.5
+"""An item is named where its share is at least this part of the largest one."""
+MOSTLY = 0.5
+"""Where the items named carry less than this part of all that speaks for it, it is called a part."""
 LONGEST_NAME = 60
 
 
@@ -43,14 +45,13 @@ class Resemblance(NamedTuple):
     """What the item has in common with something in the history."""
 
     how: str
-    """``looks``, ``sounds`` or ``reads``."""
+    """``looks`` or ``sounds``."""
     name: str
 
 
 ALIKE = {
     "looks": ("looks like {}", "看起来像{}"),
     "sounds": ("sounds like {}", "听起来像{}"),
-    "reads": ("is described like {}", "描述与{}相近"),
 }
 
 
@@ -70,8 +71,9 @@ def sentence(
 ) -> str:
     """Why something is recommended.
 
-    Named are at most three items that carry at least a seventh of what speaks for it; where the history as
-    a whole says nothing for it, the sentence says that.
+    Named are at most three items, those with the largest shares. Where they carry less than half of what
+    speaks for it, the sentence begins with "partly"; where the history as a whole says nothing for it, the
+    sentence says that.
 
     Args:
         causes: of each item of the history, its share.
@@ -85,28 +87,20 @@ def sentence(
     if language not in LANGUAGES:
         raise SettingsError(f"language is '{language}'; wanted one of {', '.join(LANGUAGES)}.")
     chinese = language == "zh"
-    total = sum(cause.share for cause in causes if cause.share > 0)
-    named = [
-        cause
-        for cause in sorted(causes, key=lambda cause: -cause.share)[:MOST_NAMED]
-        if cause.share > 0 and cause.share >= NAMED_SHARE * total
-    ]
-    if not causes or difference <= 0:
+    speaking = sorted((cause for cause in causes if cause.share > 0), key=lambda cause: -cause.share)
+    if not speaking or difference <= 0:
         return "并非因为你的历史行为" if chinese else "not because of what you did before"
-    if not named:
-        return (
-            "因为你的许多历史行为，每一项影响都很小"
-            if chinese
-            else "because of many things that you did, each a little"
-        )
+    named = [cause for cause in speaking[:MOST_NAMED] if cause.share >= LEAST_OF_LARGEST * speaking[0].share]
+    partly = sum(cause.share for cause in named) < MOSTLY * sum(cause.share for cause in speaking)
     by_verb: dict[Verb, list[str]] = {}
     for cause in named:
         by_verb.setdefault(verb_of(cause.event), []).append(quoted(cause.name, chinese))
-    clauses = [
-        (verb.chinese if chinese else verb.english).format(("、" if chinese else " and ").join(names))
-        for verb, names in by_verb.items()
-    ]
-    said = "因为你" + "，".join(clauses) if chinese else "because you " + " and ".join(clauses)
+    if chinese:
+        clauses = [verb.chinese.format("、".join(names)) for verb, names in by_verb.items()]
+        said = f"{'部分' if partly else ''}因为你{'，'.join(clauses)}"
+    else:
+        clauses = [verb.english.format(_listed(names)) for verb, names in by_verb.items()]
+        said = f"{'partly ' if partly else ''}because you {' and '.join(clauses)}"
     if alike is None:
         return said
     like = ALIKE[alike.how][chinese].format(quoted(alike.name, chinese))
@@ -117,6 +111,10 @@ def verb_of(event: str) -> Verb:
     """How to speak of an event type."""
     plain = event.lower().replace("-", "_").replace(" ", "_")
     return next((verb for verb in VERBS if plain in verb.events), OTHERWISE)
+
+
+def _listed(names: Sequence[str]) -> str:
+    return " and ".join(filter(None, (", ".join(names[:-1]), names[-1])))
 
 
 def quoted(name: str, chinese: bool) -> str:

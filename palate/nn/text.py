@@ -67,6 +67,11 @@ class TextEncoder(nn.Module):
         result: torch.Tensor = self.dense(torch.cat(pooled).index_select(0, order.argsort()))
         return result
 
+    def of_vectors(self, x_LVD: torch.Tensor) -> torch.Tensor:
+        """The same of the vectors of V texts that all have L tokens, [V, dim]."""
+        result: torch.Tensor = self.dense(self._pooled(x_LVD))
+        return result
+
     def _pooled(self, x_LVD: torch.Tensor) -> torch.Tensor:
         """z of texts that all have L tokens, [V, filters · kernels]; zero where L = 0."""
         L, V, D = x_LVD.shape

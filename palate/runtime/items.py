@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -56,11 +56,26 @@ class ItemEncoder:
         ids = prepared.items.ids(table["item"])
         base = np.where(np.isin(ids, prepared.removed), UNKNOWN, ids)  # of 1 the catalogue says nothing
         rows = prepared.catalogue[base].with_columns(table[name] for name in table.columns)
+        return self._as_told(ids, base, rows, media, {*table.columns, *media})
+
+    def known(self, ids: IntArray) -> Described:
+        """What the data say of items, removed ones as well."""
+        return self._as_told(ids, ids, self.prepared.catalogue[ids], {}, ())
+
+    def _as_told(
+        self,
+        ids: IntArray,
+        base: IntArray,
+        rows: pl.DataFrame,
+        media: Mapping[str, Media],
+        names: Collection[str],
+    ) -> Described:
+        """``names`` of the fields that are said anew in ``rows`` and ``media``."""
         fields = self.content.encode(rows, media).fields
         kept, present = [], []
         for field in fields:
             name, has_value = field.shape.name, field.present.copy()
-            told = name in table.columns or name in media or f"kept.{name}" not in self.tensors
+            told = name in names or f"kept.{name}" not in self.tensors
             holds = (base != UNKNOWN) & (not told)
             if not told:
                 has_value[holds] = self.tensors[f"present.{name}"][base[holds]]

@@ -62,6 +62,11 @@ class Bonuses(NamedTuple):
     item: IntArray  # int64 [S], item ids
     value: Vectors  # float32 [S]
 
+    @classmethod
+    def none(cls, rows: int) -> Self:
+        """Nothing is added for any of so many histories."""
+        return cls(np.zeros(rows + 1, np.int64), np.zeros(0, np.int64), np.zeros(0, np.float32))
+
     def of(self, row: int) -> tuple[IntArray, Vectors]:
         """The ids and values of one history."""
         part = slice(int(self.offsets[row]), int(self.offsets[row + 1]))
@@ -183,8 +188,7 @@ class ServingModel:
         known |= {"event": batch.event, "gap": batch.gap, "hour": batch.hour, "weekday": batch.weekday}
         known |= {f"asked_{name}": numbers for name, numbers in condition._asdict().items()}
         if settings.again == "ignored":
-            none = Bonuses(np.zeros(B + 1, np.int64), np.zeros(0, np.int64), np.zeros(0, np.float32))
-            return Answer(self.history(**known)[0], none)
+            return Answer(self.history(**known)[0], Bonuses.none(B))
         past = past_of(histories, np.arange(B), histories.lengths, has_time=self.has_time)
         if settings.again == "never":
             value = np.full(len(past.item), NEVER, np.float32)
