@@ -14,18 +14,13 @@ from typing import Any
 import pytest
 from fastapi.testclient import TestClient
 
-from palate.export.folder import export_run
 from palate.recommender import Recommender
 from palate.serve.app import create_app
 from palate.serve.options import ServeOptions
-from tests.pottery import picture, trained
+from tests.pottery import picture
+from tests.served import turn_round
 
 LATER = 1_800_000_000_000_000
-
-
-@pytest.fixture(scope="module")
-def run(tmp_path_factory) -> Path:
-    return trained(tmp_path_factory.mktemp("service") / "run")
 
 
 @contextmanager
@@ -36,8 +31,8 @@ def serving(run: Path, store: Path, **options: Any) -> Iterator[TestClient]:
 
 
 @pytest.fixture
-def client(run, tmp_path) -> Iterator[TestClient]:
-    with serving(run, tmp_path / "events.db") as client:
+def client(shop_run, tmp_path) -> Iterator[TestClient]:
+    with serving(shop_run, tmp_path / "events.db") as client:
         yield client
 
 
@@ -83,8 +78,8 @@ def put(client: TestClient, item: str, fields: dict[str, Any], **files: bytes) -
     return answer.json()
 
 
-def test_lists_are_those_of_the_recommender(run, client):
-    recommender = Recommender.load(run)
+def test_lists_are_those_of_the_recommender(shop_run, client):
+    recommender = Recommender.load(shop_run)
     people = [f"guest-{person:02d}" for person in range(12)]
     expected = recommender.recommend(users=people, k=7)
     for user in people:
@@ -117,7 +112,7 @@ def test_an_event_id_counts_once_and_means_one_event(client):
     assert (odd["unknown_items"], odd["unknown_events"]) == (["nothing-like-it"], ["sniff"])
 
 
-def test_events_of_training_do_not_count_twice(run, client):
+def test_events_of_training_do_not_count_twice(shop_run, client):
     known = client.get("/v1/users/guest-03").json()["trained"]
     before = listed(client, "guest-03", k=10)
     post(client, [{"event_id": f"again-{n}", "user": "guest-03", **each} for n, each in enumerate(known)])
@@ -126,9 +121,9 @@ def test_events_of_training_do_not_count_twice(run, client):
     assert [item["score"] for item in after] == pytest.approx([item["score"] for item in before], abs=1e-6)
 
 
-def test_a_new_thing_is_found_at_once_and_after_a_restart(run, tmp_path):
+def test_a_new_thing_is_found_at_once_and_after_a_restart(shop_run, tmp_path):
     fields = {"title": "Oxblood vase, large and new", "glaze": "oxblood", "price": 12.0}
-    with serving(run, tmp_path / "events.db") as client:
+    with serving(shop_run, tmp_path / "events.db") as client:
         lovers = [f"guest-{person:02d}" for person in range(3, 60, 5)]
         item = put(client, "fresh", fields, picture=drawn("Oxblood", "vase"))
         assert item["new"]
@@ -139,7 +134,7 @@ def test_a_new_thing_is_found_at_once_and_after_a_restart(run, tmp_path):
         assert sum("fresh" in ranked for ranked in others) < sum("fresh" in ranked for ranked in ranks)
         lists = [listed(client, user, k=20) for user in lovers]
         assert client.get("/v1/items/fresh/media/picture").content == drawn("Oxblood", "vase")
-    with serving(run, tmp_path / "events.db") as client:
+    with serving(shop_run, tmp_path / "events.db") as client:
         again = [listed(client, user, k=20) for user in lovers]
         assert [keys(items) for items in again] == [keys(items) for items in lists]
         assert client.get("/v1/items/fresh").json()["fields"]["title"] == fields["title"]
@@ -193,8 +188,8 @@ def test_filters_hold(client):
     assert client.get("/v1/users/guest-02/recommendations", params={"any_of": "glaze"}).status_code == 422
 
 
-def test_a_person_is_exported_and_forgotten_for_good(run, tmp_path):
-    with serving(run, tmp_path / "events.db") as client:
+def test_a_person_is_exported_and_forgotten_for_good(shop_run, tmp_path):
+    with serving(shop_run, tmp_path / "events.db") as client:
         post(client, [event(1, "guest-04", "dbos"), event(2, "guest-04", "dcus")])
         kept = client.get("/v1/users/guest-04").json()
         assert [each["event_id"] for each in kept["events"]] == ["e1", "e2"]
@@ -203,7 +198,7 @@ def test_a_person_is_exported_and_forgotten_for_good(run, tmp_path):
         nothing = {"user": "guest-04", "events": [], "trained": []}
         assert client.get("/v1/users/guest-04").json() == nothing
         assert keys(listed(client, "guest-04", k=5)) == keys(listed(client, "somebody-new", k=5))
-    with serving(run, tmp_path / "events.db") as client:
+    with serving(shop_run, tmp_path / "events.db") as client:
         assert client.get("/v1/users/guest-04").json() == nothing
         assert keys(listed(client, "guest-04", k=5)) == keys(listed(client, "somebody-new", k=5))
 
@@ -235,35 +230,26 @@ def test_similar_things_and_people(client):
     assert sum(alike) >= 6
 
 
-def test_another_model_takes_over_and_back(run, tmp_path):
+def test_another_model_takes_over_and_back(shop_run, tmp_path):
     copy = tmp_path / "run"
-    shutil.copytree(run, copy)
+    shutil.copytree(shop_run, copy)
     with serving(copy, tmp_path / "events.db") as client:
         put(client, "fresh", {"title": "Amber jug", "glaze": "amber"})
         first = client.get("/v1/users/guest-00/recommendations").json()["model"]
         assert client.post("/v1/admin/reload", json={"to": "previous"}).status_code == 409
-        without_some(copy)
+        turn_round(copy / "serving")
         second = client.post("/v1/admin/reload", json={}).json()["model"]
         assert second != first
         assert client.get("/v1/users/guest-00/recommendations").json()["model"] == second
         assert client.get("/v1/items/fresh").status_code == 200
-        assert client.get("/v1/items/dbos").status_code == 404
         assert client.post("/v1/admin/reload", json={"to": "previous"}).json()["model"] == first
         assert client.get("/v1/users/guest-00/recommendations").json()["model"] == first
 
 
-def without_some(folder: Path) -> None:
-    """The run and its export are of a smaller shop from now on."""
-    recommender = Recommender.load(folder)
-    recommender.items.remove(["dbos", "dcus"])
-    recommender.save(folder)
-    export_run(folder)
-
-
-def test_rules_hold(run, tmp_path):
+def test_rules_hold(shop_run, tmp_path):
     rules = tmp_path / "rules.yaml"
     rules.write_text("caps: [{field: glaze, most: 2}]\npins: [{item: ibos, place: 1}]\n")
-    with serving(run, tmp_path / "events.db", rules=rules) as client:
+    with serving(shop_run, tmp_path / "events.db", rules=rules) as client:
         items = listed(client, "guest-00", k=8)
         assert (items[0]["item"], items[0]["source"]) == ("ibos", "pinned")
         glazes = [item["fields"]["glaze"] for item in items]

@@ -71,7 +71,9 @@ def compare_router(now: Now, beside: Now | None) -> APIRouter:
     @router.get("/users/{user}")
     def person(user: Key, k: int = Query(K, ge=1, le=MOST_K)) -> ComparedView:
         """What each of the two runs recommends to this person, by the same events and rules."""
-        runs = [RunView(name=run.run.name, model=run.digest, items=run.recommended(user, k)) for run in both()]
+        runs = [
+            RunView(name=run.run.name, model=run.digest, items=run.recommended(user, k)) for run in both()
+        ]
         first, second = ({item["item"] for item in run.items} for run in runs)
         return ComparedView(runs=runs, shared=len(first & second))
 

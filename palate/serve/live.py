@@ -133,7 +133,7 @@ class Live:
         return int(np.count_nonzero(self.rules.allowed()))
 
     def id_of(self, item: str) -> int:
-        """The item's id; 1 where it is unknown. Removed items have one."""
+        """The item's id; 1 where it is unknown. Removed items of the model have one."""
         return self._ids.get(item, UNKNOWN)
 
     def ids_of(self, items: Sequence[str]) -> IntArray:
@@ -312,12 +312,18 @@ class Live:
         number = self._ids.get(change.item)
         if number is None:
             return
+        one = np.array([number])
         self._gone.add(number)
         self._changes[number] = _without_files(change)
-        self.catalogue.hide(np.array([number]))
-        if number not in self._absent:
-            self._absent.add(number)
-            self.index.remove(np.array([number]))
+        self.catalogue.hide(one)
+        if number < len(self.model.vectors):  # histories hold it as training knew it, now and after a restart
+            (self.index.add if number in self._absent else self.index.replace)(one, self.model.vectors[one])
+            self.index.remove(one)
+        else:  # nothing is known of it any more
+            del self._ids[change.item]
+            if number not in self._absent:
+                self.index.remove(one)
+        self._absent.add(number)
 
     def _set_shown(self, change: ItemChange) -> None:
         number = self._ids[change.item]
