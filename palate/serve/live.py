@@ -417,7 +417,8 @@ class Live:
 
 
 def index_of(model: ServingModel, run: Path, exact_up_to: int) -> ExactIndex | ApproximateIndex:
-    """The index of the model's items. A graph takes long to build, so it is kept in RUN/index.
+    """The index of the model's items. A graph takes long to build, so it is kept in RUN/index, where that can
+    be written.
 
     Raises:
         MissingExtraError: it is approximate, and USearch is not installed.
@@ -431,8 +432,11 @@ def index_of(model: ServingModel, run: Path, exact_up_to: int) -> ExactIndex | A
     except BundleError:
         logger.info("building the index of %s items", f"{len(model.vectors):,}")
     index = build_index(model.vectors, _states(model), absent=absent, exact_up_to=exact_up_to)
-    with replacing(folder, DESCRIPTION, "an index") as writing:
-        save_index(index, writing)
+    try:
+        with replacing(folder, DESCRIPTION, "an index") as writing:
+            save_index(index, writing)
+    except OSError as error:  # a folder that is only read, or another worker that was quicker
+        logger.warning("the index cannot be kept in %s and is built at each start: %s", folder, error)
     return index
 
 
