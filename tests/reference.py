@@ -180,7 +180,7 @@ class Reference:
             if number is None or event["event"] not in types:
                 continue
             row = (number, types.index(event["event"]), event["time"])
-            if row not in trained:
+            if row not in rows:
                 rows.append(row)
         rows.sort(key=lambda row: row[2])
         history = Histories.of([[row[0] for row in rows]])
