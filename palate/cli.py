@@ -689,6 +689,10 @@ def export_if_missing(run: Path) -> None:
     """The run has what answers without PyTorch; it is written now where it was not there."""
     if (run / "serving").is_dir():
         return
+    if not (run / "bundle.json").is_file():
+        raise BundleError(
+            f"{run} holds no trained recommender. Name another, or train one: palate train DATA"
+        )
     if find_spec("torch") is None:
         raise BundleError(
             f"{run} was not exported, and PyTorch is not installed here. Run where it is: palate export {run}"

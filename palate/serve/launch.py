@@ -49,8 +49,8 @@ def serve(run: Path, options: ServeOptions, keys: Keys) -> None:
         PalateError: run, rules or store cannot be used.
     """
     check_bind(options, keys)
-    log.configure(options)
     with bound(options) as listening, TemporaryDirectory(prefix="palate-serve-") as folder:
+        log.configure(options)
         host, port = listening.getsockname()[:2]
         address = f"http://[{host}]:{port}/" if ":" in host else f"http://{host}:{port}/"
         setup = Setup(
