@@ -46,6 +46,14 @@ class Reference:
             str(key): self._of_training(number)
             for number, key in enumerate(prepared.items.series, start=FIRST_ID)
         }
+        self.ids = {key: thing.number for key, thing in self.things.items()}
+        """Of the items of training."""
+        known = prepared.known()
+        rows = [*zip(known.item.tolist(), known.event.tolist(), known.time.tolist(), strict=True)]
+        self.of_training = {
+            str(key): rows[known.offsets[row] : known.offsets[row + 1]]
+            for row, key in enumerate(prepared.people.series, start=FIRST_ID)
+        }
         self.removed: set[str] = set()
         """Items of training that were removed."""
         self.events: dict[str, list[dict[str, Any]]] = {}
@@ -84,7 +92,7 @@ class Reference:
 
     def _number(self, key: str) -> int:
         if key in self.removed:
-            return int(self.model.prepared.items.ids([key])[0])
+            return self.ids[key]
         self.vectors.append(np.zeros(self.model.vectors.shape[1], np.float32))
         return len(self.vectors) - 1
 
@@ -157,11 +165,7 @@ class Reference:
 
     def trained(self, user: str) -> list[tuple[int, int, int]]:
         """Item, type of event and time of the events that training saw."""
-        people = self.model.prepared.people
-        if user in self.forgotten or user not in people:
-            return []
-        own = self.model.prepared.known().select(people.ids([user]))
-        return list(zip(own.item.tolist(), own.event.tolist(), own.time.tolist(), strict=True))
+        return [] if user in self.forgotten else self.of_training.get(user, [])
 
     def kept(self, user: str) -> list[dict[str, Any]]:
         """The stored events of a person by time, then by arrival."""
@@ -170,7 +174,7 @@ class Reference:
     def number_in_histories(self, key: str) -> int | None:
         if key in self.things:
             return self.things[key].number
-        return int(self.model.prepared.items.ids([key])[0]) if key in self.removed else None
+        return self.ids[key] if key in self.removed else None
 
     def history(self, user: str) -> Histories:
         trained, types = self.trained(user), self.model.prepared.schema.events

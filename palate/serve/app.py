@@ -14,6 +14,7 @@ from palate.serve import limits, log, metrics, problems
 from palate.serve.admin import admin_router
 from palate.serve.asking import Asked
 from palate.serve.compare import compare_router
+from palate.serve.description import described
 from palate.serve.engine import Engine
 from palate.serve.events import events_router
 from palate.serve.files import page_router
@@ -28,7 +29,6 @@ from palate.serve.problems import PROBLEMS
 from palate.serve.recommending import recommending_router
 from palate.serve.users import guarded_users_router, reading_users_router
 from palate.store.opening import open_store
-from palate.version import __version__
 
 
 def create_app(run: Path, options: ServeOptions) -> FastAPI:
@@ -43,8 +43,9 @@ def create_app(run: Path, options: ServeOptions) -> FastAPI:
         MissingExtraError: a library is not installed.
     """
     with ExitStack() as opened:
-        app = FastAPI(title="Palate", version=__version__, lifespan=_lifespan, openapi_url=None)
-        app.state.keys, app.state.ready = Keys.from_environment(), False
+        keys = Keys.from_environment()
+        app = described(keys, _lifespan)
+        app.state.keys, app.state.ready = keys, False
         limits.install(app, options)  # each is around those before it
         problems.install(app)
         numbers = metrics.install(app)
@@ -100,8 +101,3 @@ def _route(app: FastAPI, engine: Engine, beside: Engine | None) -> None:
         app.include_router(router, dependencies=[level], responses=PROBLEMS)
     app.include_router(health_router())
     app.include_router(page_router())
-
-    @app.get("/openapi.json", dependencies=[READ], include_in_schema=False)
-    def description() -> dict[str, object]:
-        """The description of the interface."""
-        return app.openapi()
