@@ -96,7 +96,7 @@ def compare_router(now: Now, beside: Now | None) -> APIRouter:
 
 
 def _list(run: Live, user: str, k: int) -> list[dict[str, Any]]:
-    (answered,) = answers(run, [Asked(user=user, k=k)], lambda stage, seconds: None)
+    (answered,) = answers(run, [Asked(user=user, k=k)], lambda *_: None)
     if isinstance(answered, PalateError):
         raise answered
     return answered.items()
