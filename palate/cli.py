@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import logging
+import subprocess
 import sys
 import warnings
 from collections.abc import Callable, Iterator, Sequence
@@ -487,6 +488,62 @@ def export(
     answers.print(escape(str(exported.folder)))
     for name, difference in exported.differences.items():
         notices.print(f"  largest difference in {escape(name)}: {difference:.1e}", highlight=False)
+
+
+@app.command()
+def serve(
+    run: Run,
+    host: Annotated[
+        str, typer.Option(help="Where to listen; elsewhere than here only with a key.")
+    ] = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=0, max=65_535, help="0: any that is free.")] = 8000,
+    store: Annotated[
+        str | None,
+        typer.Option(
+            metavar="URL",
+            help="The event store: sqlite:///PATH or postgresql://…; by default RUN/events.db.",
+            show_default=False,
+        ),
+    ] = None,
+    workers: Annotated[int, typer.Option(min=1, help="Processes that answer.")] = 1,
+    threads: Annotated[int, typer.Option(min=1, help="Threads of one pass of the network.")] = 1,
+    rules: Annotated[
+        Path | None, typer.Option(help="A YAML file of rules for lists.", show_default=False)
+    ] = None,
+    beside: Annotated[
+        Path | None, typer.Option(help="A second run, to compare with on the page.", show_default=False)
+    ] = None,
+    rate: Annotated[
+        float | None, typer.Option(min=0.01, help="Most requests a second with one key.", show_default=False)
+    ] = None,
+    json_logs: Annotated[bool, typer.Option("--json-logs", help="Log in JSON.")] = False,
+    access_log: Annotated[bool, typer.Option("--access-log", help="Log every request.")] = False,
+) -> None:
+    """Serve a run: recommendations over REST, events, new items, and a page to look at.
+
+    Keys are read from PALATE_READ_KEY, PALATE_WRITE_KEY and PALATE_ADMIN_KEY. A run that was not exported is
+    exported first.
+
+    Example: `palate serve runs/demo --port 8000`
+    """
+    from palate.serve.launch import is_exported
+    from palate.serve.launch import serve as serve_run
+    from palate.serve.options import Keys, ServeOptions, check_bind
+
+    options = ServeOptions(
+        host=host, port=port, store=store or f"sqlite:///{run / 'events.db'}", workers=workers,
+        threads=threads, rules=rules, beside=beside, rate=rate, json_logs=json_logs, access_log=access_log,
+    )  # fmt: skip
+    keys = Keys.from_environment()
+    check_bind(options, keys)
+    for each in (run, *([beside] if beside is not None else [])):
+        if not is_exported(each):
+            notices.print(f"{escape(str(each))} has no export yet.", highlight=False)
+            # In a process of its own, so that the service does not hold PyTorch.
+            export_it = [sys.executable, "-m", "palate", "export", str(each)]
+            if subprocess.run(export_it, check=False, stdout=subprocess.DEVNULL).returncode:  # noqa: S603
+                raise typer.Exit(2)  # it has said why
+    serve_run(run, options, keys)
 
 
 @app.command()

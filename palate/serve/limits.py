@@ -16,12 +16,9 @@ from starlette.datastructures import Headers
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from palate.serve.keys import HEADER
-from palate.serve.options import Keys, Level, ServeOptions
+from palate.serve.keys import OPEN, level_of
+from palate.serve.options import Level, ServeOptions
 from palate.serve.problems import problem
-
-UNLIMITED = "/health/"
-"""Whoever watches the service is always answered."""
 
 
 def install(app: FastAPI, options: ServeOptions) -> None:
@@ -29,7 +26,7 @@ def install(app: FastAPI, options: ServeOptions) -> None:
     app.add_middleware(BodyLimit, most=options.max_body_bytes)
     app.add_middleware(TimeLimit, seconds=options.request_seconds)
     if options.rate is not None:
-        app.add_middleware(RateLimit, state=app.state, rate=options.rate / options.workers)
+        app.add_middleware(RateLimit, rate=options.rate / options.workers)
 
 
 class BodyLimit:
@@ -75,7 +72,7 @@ class TimeLimit:
         self.app, self.seconds = app, seconds
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http" or scope["path"].startswith(UNLIMITED):
+        if scope["type"] != "http" or scope["path"] in OPEN:
             await self.app(scope, receive, send)
             return
         started = False
@@ -122,18 +119,15 @@ class Bucket:
 class RateLimit:
     """One bucket for each key that is known, and one for everybody else, so that their number is fixed."""
 
-    def __init__(self, app: ASGIApp, state: object, rate: float) -> None:
-        self.app, self.state = app, state
+    def __init__(self, app: ASGIApp, rate: float) -> None:
+        self.app = app
         self.buckets: dict[Level | None, Bucket] = {level: Bucket(rate) for level in (None, *Level)}
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http" or scope["path"].startswith(UNLIMITED):
+        if scope["type"] != "http" or scope["path"] in OPEN:
             await self.app(scope, receive, send)
             return
-        keys: Keys = self.state.keys  # type: ignore[attr-defined]
-        key = Headers(scope=scope).get(HEADER)
-        level = keys.level_of(key) if keys and key is not None else None
-        seconds = self.buckets[level].wait(time.monotonic())
+        seconds = self.buckets[level_of(scope)].wait(time.monotonic())
         if seconds == 0.0:
             await self.app(scope, receive, send)
             return

@@ -9,19 +9,19 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 
 from fastapi import APIRouter, FastAPI, Request, Response
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 from prometheus_client.multiprocess import MultiProcessCollector
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from palate.errors import StoreError
+from palate.serve.engine import Engine
 from palate.serve.keys import READ
+from palate.serve.launch import METRICS_FOLDER
 from palate.serve.log import route_of
 from palate.serve.problems import PROBLEMS
 
-FOLDER = "PROMETHEUS_MULTIPROC_DIR"
 METHODS = frozenset(("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"))
 SECONDS = (
     0.0005, 0.001, 0.002, 0.003, 0.005, 0.0075, 0.01, 0.015, 0.02, 0.025, 0.035, 0.05, 0.1,
@@ -55,53 +55,41 @@ class Metrics:
             buckets=SECONDS,
             registry=registry,
         )
-        self.stored = Counter("palate_events_stored", "Events stored by this server.", registry=registry)
-        self.waiting = Gauge(
-            "palate_queue",
-            "Requests that wait for the model.",
+        self.in_progress = Gauge(
+            "palate_requests_in_progress",
+            "Requests that wait for the model or are being answered.",
             registry=registry,
             multiprocess_mode="livesum",
         )
-        self.items = Gauge(
-            "palate_items",
-            "Items that may be recommended.",
-            registry=registry,
-            multiprocess_mode="livemostrecent",
-        )
-        self.recall = Gauge(
-            "palate_index_recall",
-            "Share of the exact ten best that the index finds.",
-            registry=registry,
-            multiprocess_mode="livemostrecent",
-        )
-        self._models = Gauge(
-            "palate_model",
-            "1 for the model that answers, by its digest; 0 for those before.",
-            ("model",),
-            registry=registry,
-            multiprocess_mode="livemostrecent",
-        )
+
+        def latest(name: str, meaning: str, labels: tuple[str, ...] = ()) -> Gauge:
+            return Gauge(name, meaning, labels, registry=registry, multiprocess_mode="livemostrecent")
+
+        self._store = latest("palate_store_up", "1 where the event store answers, else 0.")
+        self._events = latest("palate_last_event", "Number of the last event that the store has taken.")
+        self._items = latest("palate_items", "Items that may be recommended.")
+        self._recall = latest("palate_index_recall", "Share of the exact ten best that the index finds.")
+        self._models = latest("palate_model", "1 for the model that answers, 0 for those before.", ("model",))
         self._model: str | None = None
 
-    @contextmanager
-    def stage(self, name: str) -> Iterator[None]:
-        """The seconds that its block takes are counted under this name."""
-        begun = time.perf_counter()
-        try:
-            yield
-        finally:
-            self.stages.labels(name).observe(time.perf_counter() - begun)
-
-    def answers(self, model: str) -> None:
-        """This model answers from now on."""
+    def look_at(self, engine: Engine) -> None:
+        """What the engine holds now is what the numbers say of it."""
+        live = engine.live
+        self._items.set(int(live.catalogue.allowed().sum()))
+        self._recall.set(live.index.recall)
         if self._model is not None:
             self._models.labels(self._model).set(0)
-        self._models.labels(model).set(1)
-        self._model = model
+        self._models.labels(live.digest).set(1)
+        self._model = live.digest
+        try:
+            self._events.set(engine.store.heads().event)
+            self._store.set(1)
+        except StoreError:
+            self._store.set(0)
 
     def text(self) -> bytes:
         """Everything that was counted, by all processes."""
-        if FOLDER not in os.environ:
+        if METRICS_FOLDER not in os.environ:
             return generate_latest(self.registry)
         together = CollectorRegistry()
         MultiProcessCollector(together)  # type: ignore[no-untyped-call]
@@ -109,7 +97,8 @@ class Metrics:
 
 
 def install(app: FastAPI) -> None:
-    """The application counts its requests in ``app.state.metrics``, and ``/metrics`` tells of them."""
+    """The application counts its requests in ``app.state.metrics``; ``/metrics`` tells of them, and of
+    ``app.state.engine``."""
     app.state.metrics = metrics = Metrics()
     app.add_middleware(Measured, metrics=metrics)
     router = APIRouter(
@@ -122,9 +111,10 @@ def install(app: FastAPI) -> None:
         response_class=Response,
         responses={200: {"content": {"text/plain": {}}}},
     )
-    def metrics_text(request: Request) -> Response:
+    def numbers(request: Request) -> Response:
         """Counters, times and states for Prometheus."""
-        return Response(request.app.state.metrics.text(), media_type=TYPE)
+        metrics.look_at(request.app.state.engine)
+        return Response(metrics.text(), media_type=TYPE)
 
     app.include_router(router)
 
@@ -140,6 +130,7 @@ class Measured:
             await self.app(scope, receive, send)
             return
         begun, status = time.perf_counter(), 0
+        self.metrics.in_progress.inc()
 
         async def noted(message: Message) -> None:
             nonlocal status
@@ -150,6 +141,7 @@ class Measured:
         try:
             await self.app(scope, receive, noted)
         finally:
+            self.metrics.in_progress.dec()
             method = scope["method"] if scope["method"] in METHODS else "other"
             route = route_of(scope)
             self.metrics.requests.labels(method, route, str(status)).inc()

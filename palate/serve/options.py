@@ -44,14 +44,6 @@ class ServeOptions(BaseModel):
     json_logs: bool = False
     access_log: bool = False
 
-    @property
-    def is_local(self) -> bool:
-        """Whether nobody outside this machine can connect."""
-        try:
-            return ipaddress.ip_address(self.host).is_loopback
-        except ValueError:
-            return self.host == "localhost"
-
 
 class Level(IntEnum):
     """What a key may do; each level may do what those before it may."""
@@ -109,13 +101,21 @@ class Keys:
         return max(fitting, default=None)
 
 
+def is_loopback(host: str) -> bool:
+    """Whether it names this machine for this machine only."""
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
 def check_bind(options: ServeOptions, keys: Keys) -> None:
     """Nothing happens where the service may listen.
 
     Raises:
         SettingsError: others could reach it, and there is no key.
     """
-    if not options.is_local and not keys:
+    if not is_loopback(options.host) and not keys:
         names = ", ".join(level.variable for level in Level)
         raise SettingsError(
             f"--host {options.host} can be reached from other machines, and there is no key. "

@@ -24,8 +24,8 @@ from palate.errors import BusyError, ConflictError, DataError, PalateError, Sett
 
 CODES = {
     400: ("bad_request", "The request cannot be read."),
-    401: ("key_wanted", "A key is missing, or is not known."),
-    403: ("key_too_weak", "The key is of a lower level than this needs."),
+    401: ("unauthorized", "A key is missing, or is not known."),
+    403: ("forbidden", "This key may not do this."),
     404: ("not_found", "There is nothing of this name."),
     405: ("method_not_allowed", "This path has other methods."),
     409: ("conflict", "Something else is known under this id."),
