@@ -92,14 +92,21 @@ class Watched:
         self.page, self.origin = page, origin
         self.said: list[str] = []
         self.outside: list[str] = []
+        self.awaited = 0
         page.on(
             "console", lambda message: message.type in ("error", "warning") and self.said.append(message.text)
         )
         page.on("pageerror", lambda error: self.said.append(str(error)))
         page.on("request", self._asked)
+        page.on("requestfinished", self._answered)
+        page.on("requestfailed", self._answered)
         page.set_default_timeout(5_000)
 
+    def _answered(self, request) -> None:
+        self.awaited -= 1
+
     def _asked(self, request) -> None:
+        self.awaited += 1
         if not request.url.startswith((self.origin, "data:", f"blob:{self.origin}")):
             self.outside.append(request.url)
 
@@ -110,8 +117,12 @@ class Watched:
         self.settle()
 
     def settle(self) -> None:
-        self.page.wait_for_load_state("networkidle")
-        expect(self.page.locator(".waiting")).to_have_count(0)
+        """Nothing that was asked for is still to come; what an answer leads to asks within a moment."""
+        quiet, deadline = 0, time.monotonic() + 20
+        while quiet < 4:
+            assert time.monotonic() < deadline, "the page does not come to rest"
+            self.page.wait_for_timeout(40)
+            quiet = quiet + 1 if not self.awaited and not self.page.locator(".waiting").count() else 0
 
     def serious(self) -> list[str]:
         """Faults that axe calls serious or critical."""
