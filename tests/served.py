@@ -12,11 +12,13 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import numpy as np
 from safetensors.numpy import load_file, save_file
 
 from palate.data.manifest import checksums, read_json, write_json
 from palate.recommender import Recommender
 from palate.runtime.model import MANIFEST, VECTORS
+from palate.schema import FIRST_ID
 from tests.pottery import SETTINGS, pottery
 
 KEYS = {"PALATE_READ_KEY": "read-key", "PALATE_WRITE_KEY": "write-key", "PALATE_ADMIN_KEY": "admin-key"}
@@ -36,10 +38,12 @@ def exported(folder: Path) -> Path:
     return folder
 
 
-def turn_round(serving: Path) -> None:
-    """The export becomes another one: what it liked best it likes least."""
+def mix_up(serving: Path) -> None:
+    """The export becomes another one: each item has the vector of the one some places before it."""
     tensors = load_file(serving / VECTORS)
-    save_file(tensors | {"vectors": -tensors["vectors"]}, serving / VECTORS)
+    vectors = tensors["vectors"].copy()
+    vectors[FIRST_ID:] = np.roll(vectors[FIRST_ID:], 37, axis=0)
+    save_file(tensors | {"vectors": vectors}, serving / VECTORS)
     manifest = read_json(serving / MANIFEST, what="export", remedy="none")
     write_json(serving / MANIFEST, manifest | {"files": checksums(serving, [*manifest["files"]])})
 
