@@ -23,6 +23,7 @@ COMMANDS = [
     "tune",
     "evaluate",
     "recommend",
+    "explain",
     "similar",
     "classify",
     "report",
