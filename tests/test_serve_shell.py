@@ -36,6 +36,7 @@ from palate.errors import (
     StoreError,
     UnknownKeyError,
 )
+from palate.serve import keys as keys_of_app
 from palate.serve import limits, log, metrics, problems
 from palate.serve.health import health_router
 from palate.serve.keys import ADMIN, READ, WRITE
@@ -67,6 +68,7 @@ def small_app(keys: Keys = KEYS, **options: object) -> FastAPI:
     """A few routes with all that stands around them."""
     app = FastAPI()
     app.state.keys = keys
+    keys_of_app.install(app)
     wanted = ServeOptions.of(**{"max_body_bytes": MOST, **options})
     limits.install(app, wanted)
     problems.install(app)
@@ -151,6 +153,13 @@ def test_a_key_that_nobody_set_is_none(sent, read):
     keys = Keys(read=read)
     assert keys.level_of(sent) == (Level.READ if read is not None and sent == read else None)
     assert keys.level_of("") is None
+
+
+def test_without_a_key_no_body_is_read_and_nothing_is_told_of_routes():
+    with TestClient(small_app()) as client:
+        for path in ("/v1/users/ann", "/v1/nowhere", "/openapi.json", "/metrics"):
+            answer = client.post(path, content=b"{", headers={"content-type": "application/json"})
+            assert (answer.status_code, code_of(answer)) == (401, "unauthorized")
 
 
 def test_keys_come_from_the_environment_and_are_shown_nowhere():

@@ -5,16 +5,44 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable
 from urllib.parse import urlsplit
 
-from fastapi import Depends, HTTPException, Request, Security
+from fastapi import Depends, FastAPI, HTTPException, Request, Security
 from fastapi.security import APIKeyHeader
+from starlette.datastructures import Headers
+from starlette.types import ASGIApp, Receive, Scope, Send
 
+from palate.serve.files import TYPES
 from palate.serve.options import Keys, Level, is_loopback
+from palate.serve.problems import problem
 
 HEADER = "X-API-Key"
+CHALLENGE = {"WWW-Authenticate": HEADER}
+OPEN = frozenset({"/health/live", "/health/ready", "/", *(f"/{name}" for name in TYPES)})
+"""Whoever watches the server, and the page's own files, which hold no data."""
 
 _SCHEME = APIKeyHeader(
     name=HEADER, auto_error=False, description="Wanted where the server was started with keys."
 )
+
+
+class Gate:
+    """Requests without a known key end here, before their bodies are read and whatever their route says."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "http" and scope["path"] not in OPEN:
+            keys: Keys = scope["app"].state.keys
+            if keys.wanted and keys.level_of(Headers(scope=scope).get(HEADER, "")) is None:
+                told = f"Send a key in the header {HEADER}."
+                await problem(scope, 401, told, CHALLENGE)(scope, receive, send)
+                return
+        await self._app(scope, receive, send)
+
+
+def install(app: FastAPI) -> None:
+    """Nothing of the application but what is open is reached without a known key."""
+    app.add_middleware(Gate)
 
 
 def needs(level: Level) -> Callable[..., Awaitable[Level]]:
@@ -35,9 +63,7 @@ def needs(level: Level) -> Callable[..., Awaitable[Level]]:
             return Level.ADMIN
         allowed = keys.level_of(sent or "")
         if allowed is None:
-            raise HTTPException(
-                401, f"Send a key in the header {HEADER}.", headers={"WWW-Authenticate": HEADER}
-            )
+            raise HTTPException(401, f"Send a key in the header {HEADER}.", headers=CHALLENGE)
         if allowed < level:
             raise HTTPException(403, f"This needs the {level.name.lower()} key.")
         return allowed
