@@ -189,6 +189,8 @@ def test_what_is_not_described_is_closed_too(shop_run, tmp_path, keys):
     with live(shop_run, tmp_path / "events.db") as (url, _), httpx.Client(base_url=url) as client:
         for path in ("/openapi.json", "/docs", "/redoc", "/metrics", "/v1", "/v1/", "/v1/nothing"):
             assert client.get(path).status_code in (401, 404), path
+        bodies = {"content": b"{no json", "headers": {"Content-Type": "application/json"}}
+        assert client.post("/v1/events", **bodies).status_code == 401  # refused before it is read
         for path in ("/health/../v1/items", "/health/live/..%2f..%2fv1%2fitems", "//v1/items", "/V1/items"):
             answer = client.get(path)
             assert answer.status_code in (401, 404), path

@@ -10,7 +10,7 @@ from pathlib import Path
 from fastapi import FastAPI
 from starlette.concurrency import run_in_threadpool
 
-from palate.serve import limits, log, metrics, problems
+from palate.serve import keys, limits, log, metrics, problems
 from palate.serve.admin import admin_router
 from palate.serve.asking import Asked
 from palate.serve.compare import compare_router
@@ -43,10 +43,11 @@ def create_app(run: Path, options: ServeOptions) -> FastAPI:
         MissingExtraError: a library is not installed.
     """
     with ExitStack() as opened:
-        keys = Keys.from_environment()
-        app = described(keys, _lifespan)
-        app.state.keys, app.state.ready = keys, False
-        limits.install(app, options)  # each is around those before it
+        known = Keys.from_environment()
+        app = described(known, _lifespan)
+        app.state.keys, app.state.ready = known, False
+        keys.install(app)  # each is around those before it
+        limits.install(app, options)
         problems.install(app)
         numbers = metrics.install(app)
         log.install(app, options)
