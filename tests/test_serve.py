@@ -18,7 +18,7 @@ from palate.recommender import Recommender
 from palate.serve.app import create_app
 from palate.serve.options import ServeOptions
 from tests.pottery import picture
-from tests.served import turn_round
+from tests.served import mix_up
 
 LATER = 1_800_000_000_000_000
 
@@ -237,7 +237,7 @@ def test_another_model_takes_over_and_back(shop_run, tmp_path):
         put(client, "fresh", {"title": "Amber jug", "glaze": "amber"})
         first = client.get("/v1/users/guest-00/recommendations").json()["model"]
         assert client.post("/v1/admin/reload", json={"to": "previous"}).status_code == 409
-        turn_round(copy / "serving")
+        mix_up(copy / "serving")
         second = client.post("/v1/admin/reload", json={}).json()["model"]
         assert second != first
         assert client.get("/v1/users/guest-00/recommendations").json()["model"] == second

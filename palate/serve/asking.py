@@ -18,7 +18,7 @@ from palate.retrieve.rule_settings import Labels
 from palate.retrieve.rules import DAY, Past, Request
 from palate.retrieve.walk import Pick
 from palate.schema import Histories, IntArray
-from palate.serve.people import MOST_EVENTS, joined
+from palate.serve.people import joined
 
 if TYPE_CHECKING:  # which asks for lists itself
     from palate.serve.live import Live
@@ -139,9 +139,7 @@ def _understood(live: Live, asked: Asked) -> _Understood:
         _check_time(live)
     code = None if asked.event is None else _event_code(live, asked.event)
     if asked.user is not None:
-        return _Understood(
-            asked, live.people.history(asked.user, live.store.latest(asked.user, MOST_EVENTS)), code
-        )
+        return _Understood(asked, live.history(asked.user), code)
     return _Understood(asked, _sent(live, asked.history), code)
 
 

@@ -29,7 +29,7 @@ from palate.runtime.model import MANIFEST, Answer, Bonuses, ServingModel
 from palate.schema import FIRST_ID, PADDING, UNKNOWN, FieldKind, Histories, IntArray, Media
 from palate.serve.asking import Asked, answers, untimed
 from palate.serve.goods import UNSHOWN, Goods, Reader
-from palate.serve.people import People, ids_by_text, texts
+from palate.serve.people import MOST_EVENTS, People, ids_by_text, texts
 from palate.store.records import Heads, ItemChange, ItemState, StoredEvent
 from palate.store.store import EventStore
 
@@ -37,6 +37,8 @@ STATES = 1_000
 """Real histories that recall is measured with."""
 MOST_CARDS = 50_000
 """Items of which the fields are kept as they are shown."""
+MOST_HISTORIES = 10_000
+"""People whose history is kept."""
 CHANGES_AT_ONCE = 50
 EVENTS_AT_ONCE = 10_000
 
@@ -95,6 +97,7 @@ class Live:
         self._plain = [f.name for f in model.prepared.schema.fields if f.kind not in UNSHOWN]
         self._texts = [f.name for f in model.prepared.schema.fields if f.kind == FieldKind.TEXT]
         self._spoken = self._lowered()
+        self._histories: dict[str, Histories] = {}
         self._applied = Heads(0, 0, 0)
         self._applying = threading.Lock()
 
@@ -208,6 +211,20 @@ class Live:
 
     # What is said
 
+    def history(self, user: str) -> Histories:
+        """All that counts of the person, as one history; kept until ``catch_up`` hears more of them."""
+        kept = self._histories.get(user)
+        if kept is not None:
+            return kept
+        before = self._applied
+        found = self.people.history(user, self.store.latest(user, MOST_EVENTS))
+        with self._applying:
+            if self._applied == before:  # else it may be older than what was heard meanwhile
+                if len(self._histories) >= MOST_HISTORIES:
+                    self._histories.clear()
+                self._histories[user] = found
+        return found
+
     def states(self, histories: Histories, at: int | None = None, event: int | None = None) -> Answer:
         """As ``ServingModel.states``, of histories that may hold items which came later."""
         ids = np.unique(histories.item)
@@ -250,15 +267,19 @@ class Live:
         if not _is_beyond(heads, self._applied):
             return
         with self._applying:
-            for number, user in self.store.forgotten_after(self._applied.forgotten):
-                self.people.forget(user)
+            for number, digest in self.store.forgotten_after(self._applied.forgotten):
+                self.people.forget(digest)
+                self._histories.clear()
                 self._applied = self._applied._replace(forgotten=number)
             changes = self.store.item_changes_after(self._applied.item_change)
             while some := list(islice(changes, CHANGES_AT_ONCE)):
                 self._apply([change for _, change in some])
+                self._histories.clear()  # events of an item count from when it is known
                 self._applied = self._applied._replace(item_change=some[-1][0])
             while events := self.store.after(self._applied.event, EVENTS_AT_ONCE):
                 self._count([event for _, event in events])
+                for _, event in events:
+                    self._histories.pop(event.user, None)
                 self._applied = self._applied._replace(event=events[-1][0])
 
     def _count(self, events: Sequence[StoredEvent]) -> None:

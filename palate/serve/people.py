@@ -9,7 +9,7 @@ import polars as pl
 
 from palate.data.prepared import Prepared
 from palate.schema import FIRST_ID, UNKNOWN, UNKNOWN_TIME, Histories, Key
-from palate.store.records import StoredEvent
+from palate.store.records import StoredEvent, digest_of
 
 MOST_EVENTS = 4_096
 """Of the store that count for one person: the latest."""
@@ -33,18 +33,18 @@ class People:
         self._codes = {name: code for code, name in enumerate(prepared.schema.events)}
         self._forgotten: set[str] = set()
 
-    def forget(self, user: str) -> None:
-        """The person's events in the data do not count any more."""
-        self._forgotten.add(user)
+    def forget(self, digest: str) -> None:
+        """Events in the data do not count any more, of the person whose key has this ``digest_of``."""
+        self._forgotten.add(digest)
 
     def is_forgotten(self, user: str) -> bool:
         """Whether the person was forgotten since the data were made."""
-        return user in self._forgotten
+        return bool(self._forgotten) and digest_of(user) in self._forgotten
 
     def trained(self, user: str) -> list[Row]:
         """The person's events in the data, oldest first."""
         person = self._ids.get(user)
-        if person is None or user in self._forgotten:
+        if person is None or self.is_forgotten(user):
             return []
         of = self._prepared.histories
         part = slice(int(of.offsets[person]), int(of.offsets[person + 1]))

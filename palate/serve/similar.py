@@ -10,7 +10,6 @@ import numpy as np
 from palate.retrieve.index import Vectors
 from palate.schema import FIRST_ID, UNKNOWN, Histories, IntArray
 from palate.serve.live import Live
-from palate.serve.people import MOST_EVENTS
 
 MOST_PEOPLE = 20_000
 """People of the data that are compared: evenly spread over them where there are more."""
@@ -54,7 +53,7 @@ class Everybody:
 
     def near(self, live: Live, user: str, k: int) -> tuple[int, list[str], Vectors]:
         """How many people were compared; keys and cosines of the k whose taste is nearest to this one's."""
-        own = live.people.history(user, live.store.latest(user, MOST_EVENTS))
+        own = live.history(user)
         direction = _directions(live.states(own).states)[0]
         others = self._neighbours(live)
         keys = [str(key) for key in live.model.prepared.people.keys(others.people)]

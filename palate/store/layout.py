@@ -73,12 +73,13 @@ AUDIT = Table(
     sqlite_autoincrement=True,
 )
 
-# People whose events in the data of any model count no more; a person may come here again.
+# People whose events in the data of any model count no more, by the digests of their keys: the keys
+# themselves are to be gone. A person may come here again.
 FORGOTTEN = Table(
     "palate_forgotten",
     METADATA,
     Column("sequence", _SEQUENCE, primary_key=True, autoincrement=True),
-    Column("user", Text, nullable=False),
+    Column("digest", Text, nullable=False),
     sqlite_autoincrement=True,
 )
 
@@ -86,8 +87,8 @@ VERSION = Table("palate_store_version", METADATA, Column("version", Integer, nul
 
 Step = Callable[[Connection], None]
 
-STEPS: tuple[Step, ...] = (FORGOTTEN.create,)
-"""Step n leads the tables of version n + 1 to version n + 2."""
+STEPS: tuple[Step, ...] = ()
+"""Step n leads the tables of version n + 1 to version n + 2; there has been one version so far."""
 
 
 def bring_up_to_date(connection: Connection, steps: tuple[Step, ...] = STEPS) -> None:

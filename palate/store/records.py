@@ -5,6 +5,7 @@ Keys are text here, as they come over the network; the catalogue's own types are
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
 from collections.abc import Mapping
@@ -39,6 +40,11 @@ class AppendResult(NamedTuple):
     stored: int
     known: int
     """Events that were there before, with the same content."""
+
+
+def digest_of(user: str) -> str:
+    """SHA-256 of a person's key: tells whom it is about to whoever knows the key already, and nobody else."""
+    return hashlib.sha256(user.encode()).hexdigest()
 
 
 class Heads(NamedTuple):

@@ -36,6 +36,7 @@ from palate.store.records import (
     StoredEvent,
     checked_event,
     checked_key,
+    digest_of,
     fields_as_json,
 )
 
@@ -74,7 +75,7 @@ _HEADS = select(
         for table in (EVENTS, ITEM_CHANGES, FORGOTTEN)
     )
 )
-_FORGOTTEN = select(FORGOTTEN.c.sequence, FORGOTTEN.c.user).where(
+_FORGOTTEN = select(FORGOTTEN.c.sequence, FORGOTTEN.c.digest).where(
     FORGOTTEN.c.sequence > bindparam("sequence")
 )
 _LINES = select(*(AUDIT.c[name] for name in AuditLine._fields)).order_by(AUDIT.c.sequence.desc())
@@ -192,26 +193,26 @@ class EventStore:
         return int(self._read(lambda connection: connection.execute(counting).scalar_one()))
 
     def forget(self, user: str) -> int:
-        """No event of the person is left, and ``forgotten_after`` names them; how many events there were.
+        """No event of the person is left, and ``forgotten_after`` tells it; how many events there were.
 
         Their ids are forgotten too: an event that is posted again afterwards is stored again. Of an
         SQLite file the bytes are overwritten; PostgreSQL clears them at its next VACUUM.
         """
         with self.writing() as connection:
             gone = connection.execute(delete(EVENTS).where(EVENTS.c.user == user)).rowcount
-            connection.execute(insert(FORGOTTEN).values(user=user))
+            connection.execute(insert(FORGOTTEN).values(digest=digest_of(user)))
         if self._reading_engine.dialect.name == "sqlite":
             self._read(_empty_log)
         return int(gone)
 
     def forgotten_after(self, sequence: int) -> list[tuple[int, str]]:
-        """Who was forgotten after number ``sequence``, with the numbers, in their order."""
+        """Who was forgotten after number ``sequence``, by ``digest_of`` their keys, with the numbers, in order."""
         rows = self._read(
             lambda connection: connection.execute(
                 _FORGOTTEN.order_by(FORGOTTEN.c.sequence), {"sequence": sequence}
             ).all()
         )
-        return [(row.sequence, row.user) for row in rows]
+        return [(row.sequence, row.digest) for row in rows]
 
     def heads(self) -> Heads:
         """How far the numbers of events, changes of items and forgotten people have come."""
