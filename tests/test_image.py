@@ -15,8 +15,12 @@ from palate.settings import ImageSettings, ModelSettings
 from tests.slow_residual import accuracy_after_training, shaken, silent_weights, stages_by_hand
 
 SMALL = {
-    "classic": ImageSettings(encoder="classic", size=16, filters=(4, 6), dense=10),
-    "residual": ImageSettings(encoder="residual", size=16, filters=(16, 32), blocks=2, dense=10),
+    "classic": ImageSettings(
+        encoder="classic", size=16, filters=(4, 6), dense=10, dropout=0.0, augment=False
+    ),
+    "residual": ImageSettings(
+        encoder="residual", size=16, filters=(16, 32), blocks=2, dense=10, dropout=0.0, augment=False
+    ),
 }
 each_encoder = pytest.mark.parametrize("name", SMALL)
 
