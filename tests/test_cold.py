@@ -253,7 +253,7 @@ def test_new_items_are_carried_by_their_content_alone(trained):
     assert described["new items"] == {"items": 24, "id": 0.0, "title": 1.0}
     warm = described["items with training events"]
     assert warm["items"] == 56
-    assert 0 < warm["title"] < 1
+    assert warm["title"] > 0.5  # words decide taste, so they say most of what known items' vectors hold
     assert warm["id"] + warm["title"] == pytest.approx(1, abs=2e-4)
 
 

@@ -13,12 +13,15 @@ over known items v, with ē the mean of their vectors: whoever says ē of every 
 not looked at, and neither are items that training did not meet. Each field of an item is left out of a step
 with probability ``FIELDS_DROPPED``, since of new items much is not known.
 
-At the end each known item's id vector becomes e_v − c_v: its whole vector is what it was.
+Texts, categories, numbers and vectors begin again, as they were before any training: beside ids they have
+learned known items by heart. Pictures, clips and tracks go on, for their encoders have more to learn, and so
+does everything where classes are told from content (``item_class``). At the end each known item's id vector
+becomes e_v − c_v: its whole vector is what it was.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 
 import numpy as np
@@ -26,12 +29,13 @@ import torch
 
 from palate.data.labels import Labels
 from palate.data.store import Prepared
+from palate.nn.item import ItemTower
 from palate.nn.model import TasteModel
-from palate.schema import FIRST_ID, UNKNOWN, IntArray
+from palate.schema import FIRST_ID, MEDIA, UNKNOWN, IntArray
 from palate.settings import Settings
 from palate.train.checkpoint import Progress
 from palate.train.histories import validation_metric, validation_questions
-from palate.train.items import ItemCourse, plan_items
+from palate.train.items import STEPS_OF_A_PASS, ItemCourse, plan_items
 from palate.train.loop import learn
 from palate.train.progress import Display
 
@@ -48,10 +52,14 @@ def teach_content(
     labels: tuple[Labels, ...],
     precision: str,
     display: Display,
+    first: Mapping[str, torch.Tensor],
 ) -> Progress:
     """New items are carried by their content; vectors of known items, and of histories, are as before.
 
     It begins from the network as it is, so that a run that was interrupted here comes to the same weights.
+
+    Args:
+        first: parameters of the fields with which they begin again, by name; others go on as they are.
 
     Returns:
         How it went; with the validation metric where new items are asked for.
@@ -61,6 +69,7 @@ def teach_content(
         return Progress()
     display.stop("Known items are learned. Now content learns to carry those that nobody has met.")
     course = ContentCourse(model, prepared, settings, labels, known)
+    begin_again(model.items, first)
     rate = SLOWER * settings.train.learning_rate
     changes = {"max_epochs": course.passes, "learning_rate": rate, "weight_decay": DECAY}
     with course.all_else_at_rest():
@@ -83,6 +92,25 @@ def known_items(model: TasteModel, prepared: Prepared) -> IntArray:
     model.items.encode_new()
     known: IntArray = np.flatnonzero(model.items.described.cpu().numpy() & prepared.warm)
     return known[known >= FIRST_ID]
+
+
+def first_parameters(items: ItemTower) -> dict[str, torch.Tensor]:
+    """Copies of what all fields but media are told by at this moment, by name."""
+    return {
+        f"{number}.{name}": value.detach().clone()
+        for number, part in enumerate(items.projections)
+        if part.column.shape.kind not in MEDIA
+        for name, value in part.named_parameters()
+    }
+
+
+def begin_again(items: ItemTower, first: Mapping[str, torch.Tensor]) -> None:
+    """These parameters of the fields have these values again, and what is kept is what encoders then make."""
+    parameters = dict(items.fields.named_parameters())
+    with torch.no_grad():
+        for name, value in first.items():
+            parameters[name].copy_(value)
+    items.refresh()
 
 
 class ContentCourse(ItemCourse):
@@ -109,8 +137,10 @@ class ContentCourse(ItemCourse):
             self.known_VD = model.items()
         self.known = torch.from_numpy(known).to(self.known_VD.device)
         self.variance = self.known_VD[self.known].var(dim=0, correction=0).sum().clamp_min(1e-12)
-        most, steps = settings.train.content_steps, len(plan_items(self.training, 0, 0, 0))
-        self.passes = max(1, min(settings.train.content_passes, most // steps))
+        seed, most = settings.seed, settings.train.content_steps
+        self.rounds = max(1, STEPS_OF_A_PASS // len(plan_items(self.training, seed, 0)))
+        self.steps = most
+        self.passes = max(1, min(settings.train.content_passes, most // len(self.plan(0))))
         self.steps = most // self.passes
 
     def begin(self) -> None:
@@ -120,8 +150,10 @@ class ContentCourse(ItemCourse):
             items.id.weight[UNKNOWN] = (self.known_VD - items.content())[self.known].mean(dim=0)
 
     def plan(self, epoch: int) -> list[IntArray]:
-        """As of an ``ItemCourse``; the settings' steps are those of histories."""
-        return plan_items(self.training, 0, self.settings.seed, epoch)[: self.steps]
+        """All items, several times where they are few; the settings' steps are those of histories."""
+        rounds = range(epoch * self.rounds, (epoch + 1) * self.rounds)
+        plans = (plan_items(self.training, self.settings.seed, number) for number in rounds)
+        return [piece for plan in plans for piece in plan][: self.steps]
 
     @contextmanager
     def all_else_at_rest(self) -> Iterator[None]:

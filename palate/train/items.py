@@ -84,7 +84,7 @@ class ItemCourse:
 
     def plan(self, epoch: int) -> list[IntArray]:
         """Pieces of about ``train.batch_events`` items."""
-        return plan_items(self.training, self.settings.train.batch_events, self.settings.seed, epoch)
+        return plan_items(self.training, self.settings.seed, epoch, self.settings.train.batch_events)
 
     def batch(self, rows: IntArray, epoch: int, step: int) -> IntArray:
         """The items themselves: their content is in the model."""
@@ -115,8 +115,8 @@ class ItemCourse:
         return validation_score(self.model, self.labels, self.settings.train.validate_metric)
 
 
-def plan_items(items: IntArray, at_a_time: int, seed: int, epoch: int) -> list[IntArray]:
-    """A shuffled order cut into even pieces of about so many items; 0 is some 64 pieces."""
+def plan_items(items: IntArray, seed: int, epoch: int, at_a_time: int = 0) -> list[IntArray]:
+    """A shuffled order cut into even pieces of about so many items; 0 is some 64 pieces of 16 to 256."""
     at_a_time = at_a_time or min(max(len(items) // STEPS_OF_A_PASS, FEWEST), MOST)
     order = np.random.default_rng([seed, epoch]).permutation(items)
     return np.array_split(order, max(1, round(len(items) / at_a_time)))
