@@ -60,7 +60,7 @@ from palate.schema import (
 )
 from palate.settings import Settings
 from palate.train.checkpoint import Progress
-from palate.train.content import teach_content
+from palate.train.content import first_parameters, teach_content
 from palate.train.decide import decided
 from palate.train.histories import train_on_histories
 from palate.train.items import train_on_items
@@ -156,6 +156,7 @@ class Recommender:
         if settings.train.start_from is not None:
             other = load_bundle(Path(settings.train.start_from))
             start_from(model, encoder, other.weights, other.content_encoder)
+        first = {} if labels else first_parameters(model.items)  # where fields tell classes, they go on
         display = display or Silent()
         train = train_on_histories if settings.recommends else train_on_items
         progress = train(
@@ -170,7 +171,13 @@ class Recommender:
         )
         if settings.recommends and model.items.has_content and settings.train.content_passes:
             taught = teach_content(
-                model, prepared, settings, labels=labels, precision=progress.precision, display=display
+                model,
+                prepared,
+                settings,
+                labels=labels,
+                precision=progress.precision,
+                display=display,
+                first=first,
             )
             progress.seconds += taught.seconds
             progress.best_metric = progress.best_metric if taught.best_metric is None else taught.best_metric

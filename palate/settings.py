@@ -86,6 +86,8 @@ class TextSettings(Frozen):
     """Filters per convolution."""
     token_dropout: Share = 0.3
     """Share of the tokens that are not read in a training step, so that no text is learned by heart."""
+    dropout: Share = 0.5
+    """Dropout before the dense layer."""
 
 
 class ImageSettings(Frozen):
@@ -107,8 +109,10 @@ class ImageSettings(Frozen):
     """Residual blocks of each stage."""
     dense: Positive = 128
     """Width of the vector that a picture becomes; a pretrained backbone has its own."""
-    dropout: Share = 0.0
+    dropout: Share = 0.3
     """Dropout before the dense layer."""
+    augment: bool = True
+    """In training, flip half of the pictures and shift all by up to a sixteenth of their width."""
     tuned: Literal["none", "top", "all"] = "none"
     """What of a pretrained backbone learns: nothing, its last stage, or all of it."""
 
@@ -283,11 +287,11 @@ class TrainSettings(Frozen):
     media: Literal["end_to_end", "frozen"] = "end_to_end"
     """``end_to_end``: encoders of pictures, sound and video learn with everything else; ``frozen``: each
     picture is encoded once and encoders stay as they are, which wants a pretrained one."""
-    content_passes: int = Field(default=1, ge=0)
-    """Passes after training in which content learns to carry items without an id vector; what was learned of
-    known items stays. 0 leaves new items to chance."""
-    content_share: Share = 0.5
-    """Share of the items of each of their steps that are told by content alone."""
+    content_passes: int = Field(default=12, ge=0)
+    """Passes over the known items after training, in which content learns to carry items without an id
+    vector; what was learned of known items stays. 0 leaves new items to chance."""
+    content_steps: Positive = 4000
+    """Most steps of all these passes together."""
     text_items: Positive = 512
     """Items of each step whose texts are encoded with gradients; the others' vectors are kept ones."""
     media_items: Positive = 64

@@ -2,21 +2,27 @@
 
 from __future__ import annotations
 
+from itertools import product
+
 import pytest
 import torch
 from torch.nn import functional
 
 from palate.errors import SettingsError
 from palate.nn.fields import build_field_encoder
-from palate.nn.image import DEVIATION, MEAN, build_image_encoder
+from palate.nn.image import DEVIATION, MEAN, augmented, build_image_encoder
 from palate.nn.residual import ResidualBlock, group_norm
 from palate.schema import FieldKind, FieldShape
 from palate.settings import ImageSettings, ModelSettings
 from tests.slow_residual import accuracy_after_training, shaken, silent_weights, stages_by_hand
 
 SMALL = {
-    "classic": ImageSettings(encoder="classic", size=16, filters=(4, 6), dense=10),
-    "residual": ImageSettings(encoder="residual", size=16, filters=(16, 32), blocks=2, dense=10),
+    "classic": ImageSettings(
+        encoder="classic", size=16, filters=(4, 6), dense=10, dropout=0.0, augment=False
+    ),
+    "residual": ImageSettings(
+        encoder="residual", size=16, filters=(16, 32), blocks=2, dense=10, dropout=0.0, augment=False
+    ),
 }
 each_encoder = pytest.mark.parametrize("name", SMALL)
 
@@ -173,3 +179,32 @@ def test_colours_of_squares_are_learned(name: str) -> None:
     torch.manual_seed(0)
     encoder = build_image_encoder(16, SMALL[name])
     assert accuracy_after_training(encoder, world(256), world(100)) > 0.9
+
+
+def test_augmented_pictures_are_flipped_or_not_and_shifted_with_their_border_going_on() -> None:
+    size, most = 32, 2
+    values = pictures(40, size)
+    torch.manual_seed(0)
+    found = augmented(values)
+    assert found.dtype == torch.uint8
+    padded = functional.pad(values.float().movedim(-1, 1), (most,) * 4, mode="replicate").movedim(1, -1)
+    drawn = set()
+    for picture, given in zip(found, padded, strict=True):
+        places = product((False, True), range(2 * most + 1), range(2 * most + 1))
+        fits = []
+        for flipped, row, column in places:
+            part = given[row : row + size, column : column + size]
+            if torch.equal(picture.float(), part.flip(1) if flipped else part):
+                fits.append((flipped, row, column))
+        assert len(fits) == 1
+        drawn.add(fits[0])
+    assert len({place[0] for place in drawn}) == 2
+    assert len({place[1] for place in drawn}) == len({place[2] for place in drawn}) == 2 * most + 1
+
+
+def test_pictures_are_augmented_in_training_only() -> None:
+    settings = SMALL["residual"].model_copy(update={"augment": True})
+    encoder, values = shaken(build_image_encoder(16, settings)), pictures(3, 16)
+    plain = encoder.eval()(values)
+    assert torch.equal(plain, encoder(values))
+    assert not torch.allclose(plain, encoder.train()(values))

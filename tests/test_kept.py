@@ -26,8 +26,8 @@ from tests.test_training import StopAt
 from tests.worlds import block_of, prepared_block_world
 
 SIDE = 16
-IMAGE = ImageSettings(encoder="classic", size=SIDE, filters=(4,), dense=8)
-SETTINGS = ModelSettings(width=8, image=IMAGE, text=TextSettings(token_dropout=0.0))
+IMAGE = ImageSettings(encoder="classic", size=SIDE, filters=(4,), dense=8, dropout=0.0, augment=False)
+SETTINGS = ModelSettings(width=8, image=IMAGE, text=TextSettings(token_dropout=0.0, dropout=0.0))
 SHOWN = [[], [], [0], [1, 2], [], [0], [3, 1, 2], [4]]
 """Which pictures each item shows: items 2 and 5 the same one, items 3 and 6 several, 0, 1 and 4 none."""
 GENERATOR = np.random.default_rng(0)

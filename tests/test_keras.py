@@ -46,7 +46,9 @@ def textbook(keras: Any) -> Any:
 
 
 def ours() -> torch.nn.Sequential:
-    settings = ImageSettings(encoder="classic", size=SIDE, filters=(32, 64), dense=128)
+    settings = ImageSettings(
+        encoder="classic", size=SIDE, filters=(32, 64), dense=128, dropout=0.0, augment=False
+    )
     encoder = build_image_encoder(SIDE, settings)
     return torch.nn.Sequential(encoder, torch.nn.Linear(encoder.dim, CLASSES))
 

@@ -62,6 +62,13 @@ def test_a_cut_history_is_not_asked_at_its_beginning():
     assert len(weight) == 1  # after 4, for 5; neither at the start nor after the last
 
 
+def test_nothing_is_drawn_that_training_does_not_meet():
+    among = torch.tensor([0, 1, 3, 4])
+    chance = sampling_probability(torch.tensor([0, 0, 0, 7, 0, 5]), among)
+    assert chance.nonzero().squeeze(1).tolist() == [3, 4]
+    assert chance.sum() == 1
+
+
 def test_a_sample_holds_every_item_of_the_batch_under_its_new_row():
     torch.manual_seed(0)
     batch = batch_of([[9, 3, 9], [40]])

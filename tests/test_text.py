@@ -89,7 +89,9 @@ def test_a_catalogue_without_texts_still_tokenizes() -> None:
     assert (tokenize(tokenizer, ["ab"], 4)[0] != 0).sum() == 2
 
 
-SMALL = TextSettings(vocabulary=30, max_tokens=9, width=4, kernel_sizes=(1, 3), filters=5, token_dropout=0.0)
+SMALL = TextSettings(
+    vocabulary=30, max_tokens=9, width=4, kernel_sizes=(1, 3), filters=5, token_dropout=0.0, dropout=0.0
+)
 
 
 def slow_encode(encoder: TextEncoder, tokens: list[int]) -> torch.Tensor:

@@ -28,6 +28,8 @@ from palate.settings import PRETRAINED, ImageSettings
 MEAN = 114.0
 DEVIATION = 58.0
 """Of the values 0 … 255 of photographs, all channels taken together (ImageNet)."""
+SHIFTS = 16
+"""A picture is moved by at most this part of its size."""
 
 
 class ClassicImage(nn.Module):
@@ -42,7 +44,7 @@ class ClassicImage(nn.Module):
     def __init__(self, size: int, settings: ImageSettings) -> None:
         super().__init__()
         self.dim = settings.dense
-        self.pool = settings.pool
+        self.pool, self.augment = settings.pool, settings.augment
         channels, side = 3, size
         layers = []
         for filters in settings.filters:
@@ -60,7 +62,7 @@ class ClassicImage(nn.Module):
         initialise(self)
 
     def forward(self, values: torch.Tensor) -> torch.Tensor:
-        x = standardised(values)
+        x = standardised(augmented(values) if self.training and self.augment else values)
         for convolution in self.convolutions:
             # relu(max x) = max relu(x), on fewer numbers.
             x = functional.relu(functional.max_pool2d(convolution(x), self.pool))
@@ -77,15 +79,28 @@ class ResidualImage(nn.Module):
 
     def __init__(self, settings: ImageSettings) -> None:
         super().__init__()
-        self.dim = settings.dense
+        self.dim, self.augment = settings.dense, settings.augment
         self.stages = ResidualStages(3, settings.filters, settings.kernel_size, settings.blocks)
         self.dropout = Dropout(settings.dropout)
         self.dense = nn.Linear(2 * settings.filters[-1], settings.dense)
         initialise(self)
 
     def forward(self, values: torch.Tensor) -> torch.Tensor:
+        values = augmented(values) if self.training and self.augment else values
         result: torch.Tensor = self.dense(self.dropout(mean_and_max(self.stages(standardised(values)))))
         return result
+
+
+def augmented(values: torch.Tensor) -> torch.Tensor:
+    """uint8 [n, size, size, 3]: half of them from right to left, and each moved by at most size / 16 pixels
+    along both axes; where nothing is left to be seen, its border goes on."""
+    n, size = values.shape[:2]
+    device, most = values.device, size // SHIFTS
+    rows = torch.arange(size, device=device) + torch.randint(-most, most + 1, (n, 1), device=device)
+    columns = torch.arange(size, device=device) + torch.randint(-most, most + 1, (n, 1), device=device)
+    columns = torch.where(torch.rand(n, 1, device=device) < 0.5, columns, size - 1 - columns)
+    rows, columns = rows.clamp(0, size - 1), columns.clamp(0, size - 1)
+    return values[torch.arange(n, device=device)[:, None, None], rows[:, :, None], columns[:, None, :]]
 
 
 def standardised(values: torch.Tensor) -> torch.Tensor:

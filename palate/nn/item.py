@@ -175,6 +175,20 @@ class ItemTower(nn.Module):
             for column in columns:
                 column.hide()
 
+    @contextmanager
+    def standing(self) -> Iterator[None]:
+        """Meanwhile texts and media are read by the mean and scale of this moment.
+
+        So what is shown need not be told from what is kept: for losses that read shown items alone.
+        """
+        for column in self.kept:
+            column.standing = True
+        try:
+            yield
+        finally:
+            for column in self.kept:
+                column.standing = False
+
     def encode_new(self) -> None:
         """Items whose texts and media were not encoded yet have vectors of them; nothing is trained."""
         for column in self.kept:

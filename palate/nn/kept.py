@@ -81,6 +81,8 @@ class KeptColumn(nn.Module):
         self.register_buffer("readable", None, persistent=False)
         self._sources: Sources | None = None
         self._shown: tuple[torch.Tensor, torch.Tensor] | None = None
+        self.standing = False
+        """Whether mean and scale stand still, and shown items are read as they are."""
         self.register_load_state_dict_pre_hook(_behind_saved_rows)  # type: ignore[no-untyped-call]
         self._hold(field)
 
@@ -131,8 +133,9 @@ class KeptColumn(nn.Module):
         if not len(items):
             return
         fresh = self._encode(items)
-        # What moves all items alike has moved the kept ones too, and would otherwise tell shown from kept.
-        fresh = fresh - fresh.mean(dim=0) + self.vectors[items].mean(dim=0)
+        if not self.standing:
+            # What moves all items alike has moved the kept ones too, and would else tell shown from kept.
+            fresh = fresh - fresh.mean(dim=0) + self.vectors[items].mean(dim=0)
         self._keep(items, fresh.detach())
         self._standardise()
         self.trained.fill_(True)
@@ -179,9 +182,9 @@ class KeptColumn(nn.Module):
         self.present[items] = True
 
     def _standardise(self) -> None:
-        """Mean and scale are those of the kept vectors."""
+        """Mean and scale are those of the kept vectors, unless they stand still."""
         rows = self.present.nonzero().squeeze(1)
-        if len(rows):
+        if len(rows) and not self.standing:
             rows = rows[:: max(1, len(rows) // ROWS_OF_STATISTICS)]
             variance, mean = torch.var_mean(self.vectors[rows], dim=0, correction=0)
             self.centre.copy_(mean)

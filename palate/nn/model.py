@@ -32,6 +32,7 @@ class Vectors(NamedTuple):
     states: torch.Tensor  # [N, D] what is known after each position
     bonuses: Bonuses | None = None  # of items that were met before, added to their scores
     open: Vectors | None = None  # the same where nothing is asked, if the states above answer a question
+    rows: torch.Tensor | None = None  # int64 [rows], the items of the table; None is the whole catalogue
 
 
 class TasteModel(nn.Module):
@@ -100,14 +101,13 @@ class TasteModel(nn.Module):
         """
         table = self.items(rows)
         states = self.states(batch, table)
-        plain = self.vectors(table, states, batch)
+        plain = self._vectors(table, states, batch)._replace(rows=rows)
         if self.question is None or not self.training:
             return plain
         answers = self.question(states, self.question.partly_open(next_event(batch)))
-        return self.vectors(table, answers, batch)._replace(open=plain)
+        return self._vectors(table, answers, batch)._replace(open=plain, rows=rows)
 
-    def vectors(self, table: torch.Tensor, states: torch.Tensor, batch: Batch[torch.Tensor]) -> Vectors:
-        """These, with what the network adds to the scores of items that were met before."""
+    def _vectors(self, table: torch.Tensor, states: torch.Tensor, batch: Batch[torch.Tensor]) -> Vectors:
         bonuses = self.again(states, table, batch.past) if self.again is not None and batch.past else None
         return Vectors(table, states, bonuses)
 

@@ -6,7 +6,8 @@ and a kernel W of k taps
     y_t = b + Σ_{j=0}^{k-1} e_{t+j} W_j ,  0 ≤ t < L,  e_q = 0 for q ≥ L        z = max(0, max_t y_t)
 
 A kernel longer than the text is thereby still read once at every token. In training each token is read as
-zeros with a probability: a text that is known by a single rare word is learned by heart.
+zeros with a probability, and so is each number of z: a text that is known by a single rare word is learned by
+heart.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ import torch
 from torch import nn
 from torch.nn import functional
 
+from palate.nn.dropout import Dropout
 from palate.schema import PADDING
 from palate.settings import TextSettings
 
@@ -36,6 +38,7 @@ class TextEncoder(nn.Module):
         self.kernels = nn.ModuleList(
             nn.Linear(size * settings.width, settings.filters) for size in settings.kernel_sizes
         )
+        self.dropout = Dropout(settings.dropout)
         self.dense = nn.Linear(settings.filters * len(settings.kernel_sizes), dim)
         for layer in (*self.kernels, self.dense):
             nn.init.zeros_(layer.bias)  # PyTorch's own would outweigh the small embeddings
@@ -64,7 +67,7 @@ class TextEncoder(nn.Module):
             for length, (count, x) in enumerate(zip(counts, embedded, strict=True))
             if count
         ]
-        result: torch.Tensor = self.dense(torch.cat(pooled).index_select(0, order.argsort()))
+        result: torch.Tensor = self.dense(self.dropout(torch.cat(pooled)).index_select(0, order.argsort()))
         return result
 
     def of_vectors(self, x_LVD: torch.Tensor) -> torch.Tensor:

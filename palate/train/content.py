@@ -4,30 +4,44 @@ Items that nobody has met are carried by their fields. If ids were left out now 
 learns, fields would learn to carry, and all vectors of known items would be worse for it: on MovieLens a
 twentieth of the ids costs 2 % of NDCG@10. So this comes afterwards, and moves nothing that was learned. The
 vectors e_v of known items stand still, and so does what reads histories; only encoders, projections
-and gates of fields, and the "unknown" id vector u, learn, by the same losses over a table in which a share of
-the items is told by content alone:
+and gates of fields, and the "unknown" id vector u, learn to say what those vectors are (van den Oord et al.,
+"Deep content-based music recommendation", 2013):
 
-    e'_v = u + c_v with probability p, else e_v          c_v = Σ_f g_f · P_f normalise(encoder_f(x_vf))
+    Σ_v ‖u + c_v − e_v‖² / Σ_v ‖ē − e_v‖²          c_v = Σ_f g_f · P_f normalise(encoder_f(x_vf))
 
-At the end each known item's id vector becomes e_v − c_v: its whole vector is what it was.
+over known items v, with ē the mean of their vectors: whoever says ē of every item has the loss 1. People are
+not looked at, and neither are items that training did not meet. Each field of an item is left out of a step
+with probability ``FIELDS_DROPPED``, since of new items much is not known.
+
+Texts, categories, numbers and vectors begin again, as they were before any training: beside ids they have
+learned known items by heart. Pictures, clips and tracks go on, for their encoders have more to learn, and so
+does everything where classes are told from content (``item_class``). At the end each known item's id vector
+becomes e_v − c_v: its whole vector is what it was.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 
+import numpy as np
 import torch
 
 from palate.data.labels import Labels
 from palate.data.store import Prepared
-from palate.nn.model import TasteModel, Vectors
-from palate.schema import PADDING, UNKNOWN, Batch
+from palate.nn.item import ItemTower
+from palate.nn.model import TasteModel
+from palate.schema import FIRST_ID, MEDIA, UNKNOWN, IntArray
 from palate.settings import Settings
 from palate.train.checkpoint import Progress
-from palate.train.histories import HistoryCourse
+from palate.train.histories import validation_metric, validation_questions
+from palate.train.items import STEPS_OF_A_PASS, ItemCourse, plan_items
 from palate.train.loop import learn
 from palate.train.progress import Display
+
+FIELDS_DROPPED = 0.1
+SLOWER, DECAY = 0.5, 0.05
+"""The learning rate as a share of ``train.learning_rate``, and the weight decay."""
 
 
 def teach_content(
@@ -38,23 +52,31 @@ def teach_content(
     labels: tuple[Labels, ...],
     precision: str,
     display: Display,
+    first: Mapping[str, torch.Tensor],
 ) -> Progress:
     """New items are carried by their content; vectors of known items, and of histories, are as before.
 
     It begins from the network as it is, so that a run that was interrupted here comes to the same weights.
 
+    Args:
+        first: parameters of the fields with which they begin again, by name; others go on as they are.
+
     Returns:
-        How it went.
+        How it went; with the validation metric where new items are asked for.
     """
+    known = known_items(model, prepared)
+    if not len(known):
+        return Progress()
     display.stop("Known items are learned. Now content learns to carry those that nobody has met.")
-    passes = settings.train.model_copy(update={"max_epochs": settings.train.content_passes})
-    settings = settings.model_copy(update={"train": passes})
-    course = ContentCourse(model, prepared, settings, labels)
+    course = ContentCourse(model, prepared, settings, labels, known)
+    begin_again(model.items, first)
+    rate = SLOWER * settings.train.learning_rate
+    changes = {"max_epochs": course.passes, "learning_rate": rate, "weight_decay": DECAY}
     with course.all_else_at_rest():
         taught = learn(
             course,
             model,
-            settings,
+            settings.model_copy(update={"train": settings.train.model_copy(update=changes)}),
             None,
             precision="bfloat16" if precision == "bfloat16" else "float32",
             run="",
@@ -65,19 +87,73 @@ def teach_content(
     return taught
 
 
-class ContentCourse(HistoryCourse):
-    """Passes over all histories, in which items are told by their content."""
+def known_items(model: TasteModel, prepared: Prepared) -> IntArray:
+    """Ids of the items that training met and that have content."""
+    model.items.encode_new()
+    known: IntArray = np.flatnonzero(model.items.described.cpu().numpy() & prepared.warm)
+    return known[known >= FIRST_ID]
+
+
+def first_parameters(items: ItemTower) -> dict[str, torch.Tensor]:
+    """Copies of what all fields but media are told by at this moment, by name."""
+    return {
+        f"{number}.{name}": value.detach().clone()
+        for number, part in enumerate(items.projections)
+        if part.column.shape.kind not in MEDIA
+        for name, value in part.named_parameters()
+    }
+
+
+def begin_again(items: ItemTower, first: Mapping[str, torch.Tensor]) -> None:
+    """These parameters of the fields have these values again, and what is kept is what encoders then make."""
+    parameters = dict(items.fields.named_parameters())
+    with torch.no_grad():
+        for name, value in first.items():
+            parameters[name].copy_(value)
+    items.refresh()
+
+
+class ContentCourse(ItemCourse):
+    """Passes over items that are known, in ``train.content_passes``; no more of them, and no more steps, than
+    take ``train.content_steps``.
+
+    Args:
+        known: ids of items whose vectors are to be told by their content.
+    """
 
     def __init__(
-        self, model: TasteModel, prepared: Prepared, settings: Settings, labels: tuple[Labels, ...]
+        self,
+        model: TasteModel,
+        prepared: Prepared,
+        settings: Settings,
+        labels: tuple[Labels, ...],
+        known: IntArray,
     ) -> None:
-        super().__init__(model, prepared, settings, labels)
+        super().__init__(model, settings, labels, known)
+        self.prepared, self.passes_done = prepared, 0
+        model.items.id.sparse = True  # "unknown" learns alone of that table, and the rest does not decay
         model.eval()
         with torch.no_grad():
             self.known_VD = model.items()
+        self.known = torch.from_numpy(known).to(self.known_VD.device)
+        self.variance = self.known_VD[self.known].var(dim=0, correction=0).sum().clamp_min(1e-12)
+        seed, most = settings.seed, settings.train.content_steps
+        self.rounds = max(1, STEPS_OF_A_PASS // len(plan_items(self.training, seed, 0)))
+        self.steps = most
+        self.passes = max(1, min(settings.train.content_passes, most // len(self.plan(0))))
+        self.steps = most // self.passes
 
     def begin(self) -> None:
-        """Nothing is set: the network has learned already."""
+        """The "unknown" id vector makes the mean right; all else is as it was learned."""
+        items = self.model.items
+        with torch.no_grad():
+            items.id.weight[UNKNOWN] = (self.known_VD - items.content())[self.known].mean(dim=0)
+
+    def plan(self, epoch: int) -> list[IntArray]:
+        """All items, several times where they are few; the settings' steps are those of histories."""
+        rounds = range(epoch * self.rounds, (epoch + 1) * self.rounds)
+        plans = (plan_items(self.training, self.settings.seed, number) for number in rounds)
+        return [piece for plan in plans for piece in plan][: self.steps]
 
     @contextmanager
     def all_else_at_rest(self) -> Iterator[None]:
@@ -88,17 +164,34 @@ class ContentCourse(HistoryCourse):
         for parameter in resting:
             parameter.requires_grad_(False)
         try:
-            yield
+            with items.standing():
+                yield
         finally:
             for parameter in resting:
                 parameter.requires_grad_(True)
 
+    def losses(self, examples: IntArray) -> list[torch.Tensor]:
+        """How far content is from the vectors of the known among these items, and the tasks' losses."""
+        device = self.known_VD.device
+        rows = torch.from_numpy(examples).to(device)
+        rows = rows[torch.isin(rows, self.known)]
+        if not len(rows):
+            return super().losses(examples)
+        told = self.model.items.id(torch.tensor([UNKNOWN], device=device))
+        for part in self.model.items.projections:
+            heard = torch.rand(len(rows), 1, device=device) >= FIELDS_DROPPED
+            told = told + part(rows) * heard
+        away = (told - self.known_VD[rows]).square().sum(dim=1).mean() / self.variance
+        return [away, *super().losses(examples)]
+
     def validate(self) -> float | None:
-        """The validation metric where new items are asked for; that of known ones stays what it was."""
-        if self.questions is None or not self.prepared.has_cold_split:
+        """After the last pass, the validation metric where new items are asked for."""
+        self.passes_done += 1
+        questions = validation_questions(self.prepared, self.settings)
+        if self.passes_done < self.passes or questions is None or not self.prepared.has_cold_split:
             return None
         self.give_back()
-        return self.metric(self.questions)
+        return validation_metric(self.model, self.prepared, questions, self.settings)
 
     def give_back(self) -> None:
         """Every known item has the vector that it had: its id says what content does not."""
@@ -107,19 +200,3 @@ class ContentCourse(HistoryCourse):
         with torch.no_grad():
             rows = items.warm.nonzero().squeeze(1)
             items.id.weight[rows] = self.known_VD[rows] - items.content()[rows]
-
-    def vectors_of(
-        self, network: torch.nn.Module, batch: Batch[torch.Tensor], rows: torch.Tensor | None
-    ) -> Vectors:
-        """States of histories as they were learned, and a table that content alone tells a share of."""
-        del network
-        model = self.model
-        known = self.known_VD if rows is None else self.known_VD[rows]
-        with torch.no_grad():
-            heard = model.vectors(known, model.states(batch, known), batch)
-        told = torch.rand(len(known), device=known.device) < self.settings.train.content_share
-        if rows is None:
-            told[PADDING] = False
-        unknown = model.items.id(torch.tensor([UNKNOWN], device=known.device))
-        bare = model.items.content(rows) + unknown
-        return heard._replace(table=torch.where(told.unsqueeze(1), bare, known))

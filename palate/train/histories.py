@@ -16,8 +16,8 @@ from palate.evaluate.metrics import Metric
 from palate.evaluate.network import NetworkRanker
 from palate.evaluate.protocol import mean_metric
 from palate.nn.item import ID_STD
-from palate.nn.model import TasteModel, Vectors
-from palate.schema import Batch, IntArray, Part, Questions
+from palate.nn.model import TasteModel
+from palate.schema import FIRST_ID, Batch, BoolArray, IntArray, Part, Questions
 from palate.settings import Settings
 from palate.train.checkpoint import Progress
 from palate.train.company import company_vectors
@@ -83,7 +83,9 @@ class HistoryCourse:
         # Of a large table a step sees a small part, and only that part should cost anything.
         model.items.id.sparse = self.draws_negatives
         counts = np.bincount(self.histories.item, minlength=prepared.items.size)
-        self.probability_V = sampling_probability(torch.from_numpy(counts))
+        # Without content an item is known by the "unknown" id alone, which learns here to be no answer.
+        self.catalogue = training_catalogue(prepared.warm) if model.items.has_content else None
+        self.probability_V = sampling_probability(torch.from_numpy(counts), self.catalogue)
         self.lengths, self.max_history = self.histories.lengths, settings.model.max_history
         self.batch_events = settings.train.batch_events or events_per_step(
             self.lengths, max_history=self.max_history
@@ -129,9 +131,12 @@ class HistoryCourse:
             if self.draws_negatives:
                 batch, sample = draw_sample(batch, self.probability_V, self.settings.train.negatives)
                 sample = sample.to(fabric.device)
+            elif self.catalogue is not None:
+                batch = in_rows(batch, self.catalogue)
             batch = batch.map(lambda tensor: tensor.to(fabric.device))
-            rows = None if sample is None else sample.rows
-            vectors = self.vectors_of(network, batch, rows)
+            rows = self.catalogue if sample is None else sample.rows
+            rows = None if rows is None else rows.to(fabric.device)
+            vectors = network(batch, rows)
             total, weight = torch.zeros((), device=fabric.device), 0.0
             for task in self.tasks:
                 losses, weights = task.losses(batch, vectors, sample)
@@ -139,23 +144,39 @@ class HistoryCourse:
                 total = total + task.weight * losses.sum() / weight
         return total, weight, len(examples.item)
 
-    def vectors_of(
-        self, network: torch.nn.Module, batch: Batch[torch.Tensor], rows: torch.Tensor | None
-    ) -> Vectors:
-        """What the losses look at: what the network says of the batch, and of these rows of the catalogue."""
-        vectors: Vectors = network(batch, rows)
-        return vectors
-
     def validate(self) -> float | None:
         content_comes_later = self.model.items.has_content and self.settings.train.content_passes
         if self.questions is None or (self.prepared.has_cold_split and content_comes_later):
             return None
-        return self.metric(self.questions)
+        return validation_metric(self.model, self.prepared, self.questions, self.settings)
 
-    def metric(self, questions: Questions) -> float:
-        """The validation metric of these questions."""
-        metric, judging = self.settings.train.validate_metric, self.settings.evaluate
-        return mean_metric(NetworkRanker(self.model), self.prepared, questions, metric, judging)
+
+def training_catalogue(warm: BoolArray) -> torch.Tensor | None:
+    """Ids that training may look at, int64: reserved ones and items with training events; None is all.
+
+    An item without one would be a wrong answer at every position: its content would learn to be unlikely.
+    """
+    rows = np.flatnonzero(warm | (np.arange(len(warm)) < FIRST_ID))
+    return None if len(rows) == len(warm) else torch.from_numpy(rows)
+
+
+def in_rows(batch: Batch[torch.Tensor], rows: torch.Tensor) -> Batch[torch.Tensor]:
+    """The batch with items counted by their places in ``rows``, ascending ids that hold all of them."""
+    past = batch.past
+    return batch._replace(
+        item=torch.searchsorted(rows, batch.item),
+        target=torch.searchsorted(rows, batch.target),
+        past=None if past is None else past._replace(item=torch.searchsorted(rows, past.item)),
+    )
+
+
+def validation_metric(
+    model: TasteModel, prepared: Prepared, questions: Questions, settings: Settings
+) -> float:
+    """``train.validate_metric`` of these questions."""
+    return mean_metric(
+        NetworkRanker(model), prepared, questions, settings.train.validate_metric, settings.evaluate
+    )
 
 
 def validation_questions(prepared: Prepared, settings: Settings) -> Questions | None:

@@ -48,14 +48,14 @@ def train_on_items(
     """
     check_metric(settings.train.validate_metric)
     model.items.set_warm(np.zeros_like(prepared.warm))
-    course = ItemCourse(model, settings, labels)
+    course = ItemCourse(model, settings, labels, np.zeros(0, np.int64))
     return learn(
         course, model, settings, folder, precision="float32", run=run, resume=resume, display=display
     )
 
 
 class ItemCourse:
-    """Passes over the labelled items that train.
+    """Passes over the items that train: those that tasks have a label of, and ``others``.
 
     Raises:
         TrainingError: there is none.
@@ -63,11 +63,18 @@ class ItemCourse:
 
     unit = "items"
 
-    def __init__(self, model: TasteModel, settings: Settings, labels: tuple[Labels, ...]) -> None:
+    def __init__(
+        self,
+        model: TasteModel,
+        settings: Settings,
+        labels: tuple[Labels, ...],
+        others: IntArray,
+    ) -> None:
         self.model, self.settings, self.labels = model, settings, labels
         tasks = build_tasks(settings.tasks, model, labels)
         self.tasks = [task for task in tasks if isinstance(task, ItemClass)]
-        self.training = np.unique(np.concatenate([task.labels.ids(Part.TRAIN) for task in self.tasks]))
+        labelled = [task.labels.ids(Part.TRAIN) for task in self.tasks]
+        self.training = np.unique(np.concatenate([others, *labelled]))
         self.size = len(self.training)
         if not self.size:
             raise TrainingError("No labelled item is left to learn from; give more items a label.")
@@ -76,10 +83,8 @@ class ItemCourse:
         """Nothing is set: encoders begin at random, or with another run's weights."""
 
     def plan(self, epoch: int) -> list[IntArray]:
-        """A shuffled order cut into even pieces of about ``train.batch_events`` items."""
-        items = self.settings.train.batch_events or min(max(self.size // STEPS_OF_A_PASS, FEWEST), MOST)
-        order = np.random.default_rng([self.settings.seed, epoch]).permutation(self.training)
-        return np.array_split(order, max(1, round(self.size / items)))
+        """Pieces of about ``train.batch_events`` items."""
+        return plan_items(self.training, self.settings.seed, epoch, self.settings.train.batch_events)
 
     def batch(self, rows: IntArray, epoch: int, step: int) -> IntArray:
         """The items themselves: their content is in the model."""
@@ -89,16 +94,29 @@ class ItemCourse:
     def loss(
         self, fabric: Fabric, network: torch.nn.Module, examples: IntArray
     ) -> tuple[torch.Tensor, float, int]:
-        """The weighted sum of the tasks' mean losses over those of these items that have the label."""
+        """The sum of ``losses``; all of these items are encoded with gradients."""
         del network
-        parts, items = [], torch.from_numpy(examples)
+        items = torch.from_numpy(examples)
         with fabric.autocast(), self.model.items.showing(items, texts=len(items), media=len(items)):
-            for task in self.tasks:
-                chosen = np.intersect1d(examples, task.labels.ids(Part.TRAIN))
-                if len(chosen):
-                    losses, _ = task.of_items(chosen)
-                    parts.append(task.weight * losses.mean())
-        return torch.stack(parts).sum(), len(examples), len(examples)
+            losses = self.losses(examples)
+        return torch.stack(losses).sum(), len(examples), len(examples)
+
+    def losses(self, examples: IntArray) -> list[torch.Tensor]:
+        """The weighted mean loss of each task over those of these items that have the label."""
+        parts = []
+        for task in self.tasks:
+            chosen = np.intersect1d(examples, task.labels.ids(Part.TRAIN))
+            if len(chosen):
+                losses, _ = task.of_items(chosen)
+                parts.append(task.weight * losses.mean())
+        return parts
 
     def validate(self) -> float | None:
         return validation_score(self.model, self.labels, self.settings.train.validate_metric)
+
+
+def plan_items(items: IntArray, seed: int, epoch: int, at_a_time: int = 0) -> list[IntArray]:
+    """A shuffled order cut into even pieces of about so many items; 0 is some 64 pieces of 16 to 256."""
+    at_a_time = at_a_time or min(max(len(items) // STEPS_OF_A_PASS, FEWEST), MOST)
+    order = np.random.default_rng([seed, epoch]).permutation(items)
+    return np.array_split(order, max(1, round(len(items) / at_a_time)))

@@ -55,7 +55,7 @@ class Task(Protocol):
         """The weighted loss of each example and its weight, both float32 [examples].
 
         No example's loss looks at another example's data. ``batch`` counts items by rows of
-        ``vectors.table``, which is the catalogue, or the rows of ``sample`` where there is one.
+        ``vectors.table``, which is the catalogue, a part of it, or the rows of ``sample`` where there is one.
         """
         ...
 
@@ -70,7 +70,7 @@ class NextItem:
     def losses(
         self, batch: Batch[torch.Tensor], vectors: Vectors, sample: Sample | None
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Over the whole catalogue, or an unbiased estimate of it from the sample."""
+        """Over all items of the table, or an unbiased estimate from the sample."""
         asked = batch.weight.nonzero().squeeze(1)
         return next_item_losses(asked, batch.target[asked], batch.weight[asked], vectors, sample)
 
@@ -164,9 +164,9 @@ class ItemClass:
         self, batch: Batch[torch.Tensor], vectors: Vectors, sample: Sample | None
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """Of at most ``STEP_ITEMS`` items of the batch and as many others, drawn anew in each step."""
-        del vectors  # they hold the ids
+        del sample
         met = torch.unique(batch.item)
-        met = (met if sample is None else sample.rows[met]).cpu().numpy()
+        met = (met if vectors.rows is None else vectors.rows[met]).cpu().numpy()
         training = self.labels.ids(Part.TRAIN)
         return self.of_items(np.union1d(_some(np.intersect1d(met, training)), _some(training)))
 
@@ -206,9 +206,14 @@ def build_tasks(
     return tuple(build(task) for task in settings)
 
 
-def sampling_probability(train_counts_V: torch.Tensor) -> torch.Tensor:
-    """Chance of each item id to be drawn as a negative, ∝ (count + 1)^¾ (Mikolov et al., 2013); [V]."""
+def sampling_probability(train_counts_V: torch.Tensor, among: torch.Tensor | None = None) -> torch.Tensor:
+    """Chance of each item id to be drawn as a negative, ∝ (count + 1)^¾ (Mikolov et al., 2013); [V].
+
+    Ids that are not ``among`` these are never drawn.
+    """
     chance = (train_counts_V.double() + 1) ** 0.75
+    if among is not None:
+        chance = torch.zeros_like(chance).index_copy(0, among, chance[among])
     chance[PADDING:FIRST_ID] = 0
     return chance / chance.sum()
 
