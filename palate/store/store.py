@@ -206,7 +206,7 @@ class EventStore:
         return int(gone)
 
     def forgotten_after(self, sequence: int) -> list[tuple[int, str]]:
-        """Who was forgotten after number ``sequence``, by ``digest_of`` their keys, with the numbers, in order."""
+        """Who was forgotten after number ``sequence``, by ``digest_of`` their keys, in order."""
         rows = self._read(
             lambda connection: connection.execute(
                 _FORGOTTEN.order_by(FORGOTTEN.c.sequence), {"sequence": sequence}
