@@ -88,9 +88,11 @@ def clip(movement: str, shape: str, generator: Generator) -> npt.NDArray[np.uint
 def write_film(path: Path, frames: npt.NDArray[np.uint8]) -> None:
     """``path`` is an .mp4 file of these frames."""
     with av.open(str(path), "w") as container:
-        stream = container.add_stream("libx264", rate=RATE, options={"crf": "20", "preset": "veryfast"})
+        options = {"crf": "20", "preset": "veryfast", "x264-params": "cpu-independent=1"}
+        stream = container.add_stream("libx264", rate=RATE, options=options)
         stream.width, stream.height, stream.pix_fmt = SIZE, SIZE, "yuv420p"
-        stream.codec_context.thread_count = 1  # the same file each time
+        # With several threads, or by some processors' instructions, files would differ from one time to the next.
+        stream.codec_context.thread_count = 1
         for values in frames:
             container.mux(stream.encode(av.VideoFrame.from_ndarray(values, format="rgb24")))
         container.mux(stream.encode())
