@@ -11,8 +11,8 @@ and gates of fields, and the "unknown" id vector u, learn to say what those vect
 
 over known items v, with ē the mean of their vectors: whoever says ē of every item has the loss 1. People are
 not looked at, and neither are items that training did not meet. Each field of an item is left out of a step
-with probability ``FIELDS_DROPPED``, since of new items much is not known. A twentieth of the known items is held
-back; what people took of them says afterwards how far told vectors are to reach (``palate.train.reach``).
+with probability ``FIELDS_DROPPED``, since of new items much is not known. A twentieth of the known items is
+held back; what people took of them says afterwards how far told vectors reach (``palate.train.reach``).
 
 Texts, categories, numbers and vectors begin again, as they were before any training: beside ids they have
 learned known items by heart. Pictures, clips and tracks go on, for their encoders have more to learn, and so
