@@ -23,7 +23,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 import palate
 from bench.page import machine, write_section
-from palate.train.precision import lacks
+from palate.train.precision import has_bfloat16
 from palate.train.progress import Silent
 
 SHAPES = ((2048, 2048, 2048), (8192, 384, 256), (4096, 128, 3416))
@@ -165,7 +165,9 @@ def main() -> None:
     parser.add_argument("--write", action="store_true", help="put the tables into docs/benchmarks.md")
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
-    lacking = [precision for precision in arguments.precision if lacks(getattr(torch, precision))]
+    lacking = [
+        precision for precision in arguments.precision if precision == "bfloat16" and not has_bfloat16()
+    ]
     results = [
         measure(arguments.data, precision, arguments.assignments, arguments.threads)
         for precision in arguments.precision

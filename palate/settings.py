@@ -76,7 +76,7 @@ class TextSettings(Frozen):
     """What of a pretrained encoder learns: nothing, its last layer, or all of it."""
     vocabulary: Positive = 4000
     """Sub-word tokens learned from the training catalogue."""
-    max_tokens: Positive = 32
+    max_tokens: Positive = 128
     """Tokens read of each text."""
     width: Positive = 48
     """Width of a token's vector."""

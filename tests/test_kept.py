@@ -213,7 +213,7 @@ def test_what_moves_all_items_alike_tells_nobody_who_is_shown() -> None:
     assert column.encoder.dense.weight.grad.abs().max() > 1e-3
 
 
-def test_dropout_inside_the_encoder_is_for_shown_items_only() -> None:
+def test_noise_inside_the_encoder_is_for_shown_items_only_and_where_it_is_asked_for() -> None:
     noisy = replace_image(dropout=0.5)
     items = photo_tower(content(), noisy).train()
     [column] = items.media
@@ -221,6 +221,8 @@ def test_dropout_inside_the_encoder_is_for_shown_items_only() -> None:
     torch.testing.assert_close(kept, slow_vectors(column.eval()).detach())
     items.train()
     with items.showing(torch.tensor([6, 7]), texts=100, media=100):
+        torch.testing.assert_close(column.vectors, kept)  # noise would tell which are shown
+    with items.showing(torch.tensor([6, 7]), texts=100, media=100, noise=True):
         shown = column.vectors.clone()
     assert not torch.equal(shown[6:], kept[6:])
     assert torch.equal(shown[:6], kept[:6])

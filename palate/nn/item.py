@@ -155,20 +155,22 @@ class ItemTower(nn.Module):
         return [column for column in self.kept if column.shape.kind in MEDIA]
 
     @contextmanager
-    def showing(self, items: torch.Tensor, *, texts: int, media: int) -> Iterator[None]:
+    def showing(self, items: torch.Tensor, *, texts: int, media: int, noise: bool = False) -> Iterator[None]:
         """Meanwhile some of these items are read with gradients to the encoders of their texts and media.
 
         Args:
             items: int64 ids, with repetition or without.
             texts: so many of them that have a text are drawn at random.
             media: so many of them that have pictures, a clip or a track; drawn from the same order.
+            noise: encoders drop and augment what they read, as their settings say. Not where shown and kept
+                items stand side by side as answers: noise that only the shown have tells which they are.
         """
         columns = [column for column in self.kept if column.learns]
         if columns:
             items = torch.unique(items.to(self.warm.device))
             items = items[torch.randperm(len(items)).to(items.device)]
         for column in columns:
-            column.show(items, media if column.shape.kind in MEDIA else texts)
+            column.show(items, media if column.shape.kind in MEDIA else texts, noise)
         try:
             yield
         finally:

@@ -18,6 +18,8 @@ and an encoder would learn that first: to run ahead of the table, in one directi
 move against one another, and not together; gradients go through the means:
 
     u_v = f(x_v) − 1/n Σ_{w ∈ S} f(x_w) + 1/n Σ_{w ∈ S} u_w ,  v ∈ S
+
+For the same reason encoders drop and augment nothing there: noise would stand on shown items alone.
 """
 
 from __future__ import annotations
@@ -123,16 +125,20 @@ class KeptColumn(nn.Module):
         """Vectors of the encoder as they are read."""
         return (vectors - self.centre) / self.scale.clamp_min(LEAST_SCALE)
 
-    def show(self, items: torch.Tensor, at_most: int) -> None:
+    def show(self, items: torch.Tensor, at_most: int, noise: bool) -> None:
         """Until ``hide`` the first of these items that can be encoded are read with gradients to the encoder.
 
         Args:
             items: int64, without repetition.
+            noise: the encoder drops and augments what it reads, if it is in training at all.
         """
         items = items[self.readable[items]][:at_most].sort().values
         if not len(items):
             return
+        training = self.encoder.training
+        self.encoder.train(training and noise)
         fresh = self._encode(items)
+        self.encoder.train(training)
         if not self.standing:
             # What moves all items alike has moved the kept ones too, and would else tell shown from kept.
             fresh = fresh - fresh.mean(dim=0) + self.vectors[items].mean(dim=0)

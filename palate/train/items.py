@@ -96,10 +96,10 @@ class ItemCourse:
     ) -> tuple[torch.Tensor, float, int]:
         """The sum of ``losses``; all of these items are encoded with gradients."""
         del network
-        items = torch.from_numpy(examples)
-        with fabric.autocast(), self.model.items.showing(items, texts=len(items), media=len(items)):
+        items, n = torch.from_numpy(examples), len(examples)
+        with fabric.autocast(), self.model.items.showing(items, texts=n, media=n, noise=True):
             losses = self.losses(examples)
-        return torch.stack(losses).sum(), len(examples), len(examples)
+        return torch.stack(losses).sum(), n, n
 
     def losses(self, examples: IntArray) -> list[torch.Tensor]:
         """The weighted mean loss of each task over those of these items that have the label."""

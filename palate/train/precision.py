@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import time
 from typing import Literal
 
@@ -9,28 +10,29 @@ import torch
 
 WORTH_IT = 1.5
 """bfloat16 must be this much faster: it costs casts around every product, and some accuracy."""
-HOPELESS = 2.0
-"""Small products that take so many times as long tell that there are no instructions for a format, and that
-a large one had better not be tried: it would take a second."""
+INSTRUCTIONS = ("avx512_bf16", "amx_bf16", "bf16", "sve_bf16")
+"""What processors call theirs for products of bfloat16. Without any, one large product takes a second."""
 
 
 def choose_precision(asked: Literal["auto", "float32", "bfloat16"]) -> str:
     """``asked``, or for ``auto`` bfloat16 on machines where it multiplies clearly faster, else float32."""
-    if asked != "auto":
-        return asked
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    if device.type == "cuda":
+    return measured_precision() if asked == "auto" else asked
+
+
+@functools.cache
+def measured_precision() -> str:
+    """The same throughout a process: two runs with one seed are to come to the same weights."""
+    if torch.cuda.is_available():
         return "bfloat16" if torch.cuda.is_bf16_supported() else "float32"
-    if lacks(torch.bfloat16):
+    if not has_bfloat16():
         return "float32"
     return "bfloat16" if seconds(torch.float32) > WORTH_IT * seconds(torch.bfloat16) else "float32"
 
 
-def lacks(dtype: torch.dtype) -> bool:
-    """Whether this processor seems to have no instructions for products of this type."""
-    if dtype == torch.bfloat16 and torch.backends.cpu.get_cpu_capability() == "AVX2":
-        return True  # they came with AVX-512
-    return seconds(dtype, size=64, repeats=50) > HOPELESS * seconds(torch.float32, size=64, repeats=50)
+def has_bfloat16() -> bool:
+    """Whether this processor has instructions for products of bfloat16."""
+    capabilities = torch.cpu.get_capabilities()
+    return any(capabilities.get(name, False) for name in INSTRUCTIONS)
 
 
 def seconds(dtype: torch.dtype, size: int = 768, repeats: int = 5) -> float:
