@@ -2,7 +2,8 @@
 
     python -m bench.serving --items 100000 --seconds 60 --rate 500 --json
 
-A shop of so many items is generated, trained for one pass, exported and kept in ``--cache``. The real server
+A shop of so many items is generated, trained for one pass, exported and kept in ``--cache``. Each item has a
+description of its own, drawn around that of its group, so that no two have the same vector. The real server
 runs in a process of its own, with its events in a new SQLite file. Half of everybody's 50 events is what it
 was trained on, the other half is posted first. Then requests are due at even times, or at random ones with
 ``--bursts``, whether or not earlier ones have been answered: a latency begins when the request was due, not
@@ -42,6 +43,12 @@ from palate.schema import FIRST_ID, Dataset, Field, FieldKind, Histories
 WIDTH, HISTORY, POSTED = 64, 50, 25
 GROUP = 100
 """Items that are met by the same people."""
+MOST_MET = 100_000
+"""Items that training can meet, so that it ends; the others are known by their descriptions alone."""
+TRAITS = 24
+"""Numbers that describe an item."""
+OWN = 0.7
+"""How far an item lies from the middle of its group, where the middles lie one from each other."""
 ASKED = 2_000
 """People whose recommendations are asked for, one after the other."""
 COMPARED = 200
@@ -59,14 +66,15 @@ def say(text: str) -> None:
 
 
 def shop(items: int) -> Dataset:
-    """Everybody meets items of three groups, and every item is met by somebody."""
+    """Everybody meets items of three groups; of few items every one is met, of many most are not."""
     generator = np.random.default_rng(0)
     trained = HISTORY - POSTED
-    people = max(ASKED, -(-items // trained))
+    people = max(ASKED, -(-min(items, MOST_MET) // trained))
     own = generator.integers(0, max(items // GROUP, 1), (people, 3))
     group = np.take_along_axis(own, generator.integers(0, 3, (people, trained)), axis=1).ravel()
     item = np.minimum(group * GROUP + generator.integers(0, GROUP, people * trained), items - 1)
-    item[generator.permutation(len(item))[:items]] = np.arange(items)
+    if items <= MOST_MET:
+        item[generator.permutation(len(item))[:items]] = np.arange(items)
     table = pl.LazyFrame(
         {
             "user": np.repeat([f"u{person}" for person in range(people)], trained),
@@ -76,8 +84,18 @@ def shop(items: int) -> Dataset:
         }
     ).with_columns(event=pl.lit("view"), value=pl.lit(None, pl.Float64))
     shelves = [f"shelf {number // GROUP % 50}" for number in range(items)]
-    catalogue = pl.DataFrame({"item": [f"i{number}" for number in range(items)], "shelf": shelves})
-    return Dataset("generated", table, fields=(Field("shelf", FieldKind.CATEGORY),), items=catalogue)
+    middles = generator.standard_normal((-(-items // GROUP), TRAITS), np.float32)
+    traits = np.repeat(middles, GROUP, axis=0)[:items]
+    traits += OWN * generator.standard_normal((items, TRAITS), np.float32)
+    catalogue = pl.DataFrame(
+        {
+            "item": [f"i{number}" for number in range(items)],
+            "shelf": shelves,
+            "traits": pl.Series(traits).arr.to_list(),
+        }
+    )
+    fields = (Field("shelf", FieldKind.CATEGORY), Field("traits", FieldKind.VECTOR))
+    return Dataset("generated", table, fields=fields, items=catalogue)
 
 
 def exported_run(items: int, cache: Path) -> Path:

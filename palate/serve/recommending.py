@@ -12,7 +12,7 @@ from starlette.concurrency import run_in_threadpool
 
 from palate.serve.asking import Answered, Asked, Met
 from palate.serve.engine import Engine
-from palate.serve.wire import HistoryIn, Key, Language, Options, QueryOptions, RecommendationsOut
+from palate.serve.wire import HistoryIn, Language, Options, PathKey, QueryOptions, RecommendationsOut
 
 
 def recommending_router(engine: Engine) -> APIRouter:
@@ -20,7 +20,7 @@ def recommending_router(engine: Engine) -> APIRouter:
     router = APIRouter(prefix="/v1", tags=["recommendations"])
 
     @router.get("/users/{user}/recommendations", response_model=RecommendationsOut)
-    async def recommendations(user: Key, options: Annotated[QueryOptions, Query()]) -> Response:
+    async def recommendations(user: PathKey, options: Annotated[QueryOptions, Query()]) -> Response:
         """The best items for this person, from all events up to this moment."""
         asked = asked_of(options, options.at, user=user)
         return await _answer(engine, asked, options)
