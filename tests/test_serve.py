@@ -21,7 +21,7 @@ from palate.serve.app import create_app
 from palate.serve.options import ServeOptions
 from tests.postgresql import new_place
 from tests.pottery import picture
-from tests.served import mix_up
+from tests.served import ADMIN, KEYS, mix_up
 
 LATER = 1_800_000_000_000_000
 
@@ -396,6 +396,52 @@ def test_postgresql_holds_what_a_server_is_told(shop_run, postgresql):
         assert model_of(client) == told
         assert client.get("/v1/users/eve").json()["events"] == []
         assert client.get("/v1/items/fresh/media/picture").content == drawn("Delft")
+
+
+LONG = "x" * 300
+"""A key of nobody, which makes a query too long for the short way."""
+
+
+@pytest.mark.parametrize(
+    "query",
+    [
+        "", "k=3", "k=4&filter_seen=true", "any_of=glaze:delft&any_of=glaze:raku&k=5", "none_of=glaze%3Adelft",
+        "exclude=dbos&exclude=dcus", "context=dbos", "page=home", "event=view", "k=+7", "filter_seen=0",
+        "k=7&k=9", "explain=true&k=2", "explain=false", "at=5", "k=0", "k=many", "filter_seen=perhaps",
+        "colour=red", "any_of=glaze", "any_of=colour:red", "event=sniff", "event=", "page=%00", "exclude=",
+        "&&k=2", "k", "%ff=1", "page=%ff", "page=a+b",
+    ],
+)  # fmt: skip
+def test_the_short_way_answers_as_the_ordinary_one(client, query):
+    for user in ("guest-03", "nobody yet", "a%2Fb", "%00", "x" * 2_000):
+        path = f"/v1/users/{user}/recommendations?{query}"
+        short, ordinary = client.get(path), client.get(f"{path}&exclude={LONG}")
+        assert short.status_code == ordinary.status_code
+        assert short.headers.keys() == ordinary.headers.keys()
+        if short.status_code == 200:
+            assert short.json() == ordinary.json()
+        else:
+            told, right = short.json()["error"], ordinary.json()["error"]
+            assert (told["code"], told["message"]) == (right["code"], right["message"])
+
+
+def test_the_short_way_is_watched_counted_and_refused_as_every_other(shop_run, tmp_path, monkeypatch, caplog):
+    path, template = "/v1/users/guest-03/recommendations", "/v1/users/{user}/recommendations"
+    for name, key in KEYS.items():
+        monkeypatch.setenv(name, key)
+    with caplog.at_level("INFO"), serving(shop_run, tmp_path / "events.db", access_log=True) as client:
+        assert client.get(path).status_code == 401
+        for key in KEYS.values():
+            assert client.get(path, headers={"X-API-Key": key}).status_code == 200
+        numbers = client.get("/metrics", headers=ADMIN).text
+        engine = client.app.state.engine
+        engine.store.close()
+        assert client.get(path, headers=ADMIN).status_code == 503
+        assert client.get(path, headers=ADMIN).headers["retry-after"]
+    counted = f'palate_requests_total{{method="GET",route="{template}",status="200"}} 3.0'
+    assert counted in numbers.splitlines()
+    routes = [each.told["route"] for each in caplog.records if each.name == "palate.access"]
+    assert routes.count(template) >= 3
 
 
 def test_rules_hold(shop_run, tmp_path):

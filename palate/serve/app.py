@@ -10,7 +10,7 @@ from pathlib import Path
 from fastapi import FastAPI
 from starlette.concurrency import run_in_threadpool
 
-from palate.serve import keys, limits, log, metrics, paths, problems
+from palate.serve import keys, limits, log, metrics, paths, problems, quick
 from palate.serve.admin import admin_router
 from palate.serve.asking import Asked
 from palate.serve.compare import compare_router
@@ -49,7 +49,8 @@ def create_app(run: Path, options: ServeOptions, *, fresh: bool = True) -> FastA
         known = Keys.from_environment()
         app = described(known, _lifespan)
         app.state.keys, app.state.ready = known, False
-        keys.install(app)  # each is around those before it
+        quick.install(app)  # each is around those before it
+        keys.install(app)
         paths.install(app)
         limits.install(app, options)
         problems.install(app)

@@ -88,7 +88,7 @@ PROBLEMS: dict[int | str, dict[str, Any]] = {
 
 def install(app: FastAPI) -> None:
     """Errors of every route are answered in this shape; each answer names its request."""
-    app.add_exception_handler(PalateError, _of_palate)
+    app.add_exception_handler(PalateError, of_palate)
     app.add_exception_handler(HTTPException, _of_http)
     app.add_exception_handler(RequestValidationError, _of_validation)
     app.add_middleware(Requests)
@@ -151,7 +151,12 @@ class Requests:
             REQUEST_ID.reset(reset)
 
 
-async def _of_palate(request: Request, error: Exception) -> JSONResponse:
+async def of_palate(request: Request, error: Exception) -> JSONResponse:
+    """The answer to an error of ours.
+
+    Raises:
+        Exception: the error itself, where it is no fault of the request.
+    """
     status = next((status for kind, status in STATUS if isinstance(error, kind)), 500)
     if status == 500:
         raise error

@@ -66,10 +66,19 @@ def by_field(filters: Sequence[str]) -> dict[str, tuple[str, ...]]:
 
 
 async def _answer(engine: Engine, asked: Asked, options: Options) -> Response:
+    if not options.explain:
+        return await listed(engine, asked)
     answered = await asyncio.wrap_future(engine.submit(asked))
-    if options.explain:
-        return await run_in_threadpool(_written, answered, options.language)
-    return _written(answered, None)
+    return await run_in_threadpool(_written, answered, options.language)
+
+
+async def listed(engine: Engine, asked: Asked) -> Response:
+    """The list, without reasons.
+
+    Raises:
+        PalateError: as ``Engine.submit``, or what is asked cannot be answered.
+    """
+    return _written(await asyncio.wrap_future(engine.submit(asked)), None)
 
 
 def _written(answered: Answered, language: Language | None) -> Response:
