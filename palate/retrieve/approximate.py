@@ -22,9 +22,9 @@ from palate.errors import MissingExtraError
 from palate.retrieve.index import Bonus, ExactIndex, Found, Vectors, nothing, positions
 from palate.schema import FIRST_ID, BoolArray, FloatArray, IntArray
 
-NEIGHBOURS = 16
+NEIGHBOURS = 32
 """Edges of each item in each layer; the lowest has twice as many."""
-CARE = 128
+CARE = 256
 """Candidates kept while an item finds its place in the graph."""
 RESCORED = 64
 """So many proposals at least are scored anew, if so many are kept: half precision orders them roughly."""

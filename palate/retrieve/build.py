@@ -18,7 +18,7 @@ import numpy as np
 from palate.data.manifest import checksums
 from palate.errors import BundleError, DataError
 from palate.retrieve.approximate import ApproximateIndex
-from palate.retrieve.index import ExactIndex
+from palate.retrieve.index import ExactIndex, Found
 from palate.schema import FloatArray, IntArray
 
 FORMAT = 2
@@ -32,7 +32,7 @@ LEAST_RECALL = 0.95
 """Vectors of which a graph finds less than this, however long it looks, are compared one by one."""
 SAME = 1e-6
 """Relative difference of scores that only comes from the order in which their terms were added."""
-EXPANSIONS = (64, 96, 128, 192, 256, 384, 512)
+EXPANSIONS = (64, 96, 128, 192, 256, 384, 512, 768, 1024)
 EXACT_MILLISECONDS = 0.5
 """All items are compared where that takes no longer than this for one request; a graph takes less."""
 ALWAYS_EXACT = 20_000
@@ -65,9 +65,10 @@ def build_index(
     if len(states_SD) < 2:
         raise DataError(f"{len(states_SD)} states to measure recall with; wanted at least 2, better 1,000.")
     index = ApproximateIndex(vectors_VD, absent)
+    exact = index.search_exactly(states_SD[::2], DEPTH)
     for candidates in EXPANSIONS:
         index.expansion = candidates
-        if recall_of(index, states_SD[::2]) >= WANTED_RECALL:
+        if _recall(index.search(states_SD[::2], DEPTH), exact) >= WANTED_RECALL:
             break
     index.recall = recall_of(index, states_SD[1::2])
     if index.recall < LEAST_RECALL:
@@ -85,7 +86,10 @@ def recall_of(index: ApproximateIndex, states_SD: FloatArray, k: int = DEPTH) ->
 
     Of items that score as high as the last of the k, any is as good as any other.
     """
-    found, exact = index.search(states_SD, k), index.search_exactly(states_SD, k)
+    return _recall(index.search(states_SD, k), index.search_exactly(states_SD, k))
+
+
+def _recall(found: Found, exact: Found) -> float:
     wanted = np.count_nonzero(exact.ids >= 0, axis=1)
     last = exact.scores[np.arange(len(wanted)), np.maximum(wanted - 1, 0)]
     least = last - SAME * np.abs(last)
