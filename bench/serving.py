@@ -2,13 +2,14 @@
 
     python -m bench.serving --items 100000 --seconds 60 --rate 500 --json
 
-A shop of so many items is generated, trained for one pass, exported and kept in ``--cache``. Each item has a
-description of its own, drawn around that of its group, so that no two have the same vector. The real server
-runs in a process of its own, with its events in a new SQLite file. Half of everybody's 50 events is what it
-was trained on, the other half is posted first. Then requests are due at even times, or at random ones with
-``--bursts``, whether or not earlier ones have been answered: a latency begins when the request was due, not
-when a connection was free for it. The same is done to a FastAPI route that returns a constant of the same
-size, and at last the lists of some people are compared with those of an exact search.
+A shop is generated, trained, exported and kept in ``--cache``. Each item has a description of its own, drawn
+around that of its group, so that no two have the same vector. Training meets the first 100,000 items; those
+beyond are added to what was trained, as a shop adds what is new. The real server runs in a process of its
+own, with its events in a new SQLite file. Half of everybody's 50 events is what it was trained on, the other
+half is posted first. Then requests are due at even times, or at random ones with ``--bursts``, whether or
+not earlier ones have been answered: a latency begins when the request was due, not when a connection was
+free for it. The same is done to a FastAPI route that returns a constant of the same size, and at last the
+lists of some people are compared with those of an exact search.
 """
 
 from __future__ import annotations
@@ -44,7 +45,8 @@ WIDTH, HISTORY, POSTED = 64, 50, 25
 GROUP = 100
 """Items that are met by the same people."""
 MOST_MET = 100_000
-"""Items that training can meet, so that it ends; the others are known by their descriptions alone."""
+"""Items that training meets; the others are added to what was trained, and known by their descriptions."""
+PASSES = 4
 TRAITS = 24
 """Numbers that describe an item."""
 OWN = 0.7
@@ -65,16 +67,30 @@ def say(text: str) -> None:
 # The shop
 
 
-def shop(items: int) -> Dataset:
-    """Everybody meets items of three groups; of few items every one is met, of many most are not."""
-    generator = np.random.default_rng(0)
+def catalogue(items: int) -> pl.DataFrame:
+    """Items of groups, each described around the middle of its own."""
+    generator = np.random.default_rng(3)
+    middles = generator.standard_normal((-(-items // GROUP), TRAITS), np.float32)
+    traits = np.repeat(middles, GROUP, axis=0)[:items]
+    traits += OWN * generator.standard_normal((items, TRAITS), np.float32)
+    return pl.DataFrame(
+        {
+            "item": [f"i{number}" for number in range(items)],
+            "shelf": [f"shelf {number // GROUP % 50}" for number in range(items)],
+            "traits": pl.Series(traits).arr.to_list(),
+        }
+    )
+
+
+def shop(things: pl.DataFrame) -> Dataset:
+    """Everybody meets items of three groups, and every item is met by somebody."""
+    generator, items = np.random.default_rng(0), things.height
     trained = HISTORY - POSTED
-    people = max(ASKED, -(-min(items, MOST_MET) // trained))
+    people = max(ASKED, -(-items // trained))
     own = generator.integers(0, max(items // GROUP, 1), (people, 3))
     group = np.take_along_axis(own, generator.integers(0, 3, (people, trained)), axis=1).ravel()
     item = np.minimum(group * GROUP + generator.integers(0, GROUP, people * trained), items - 1)
-    if items <= MOST_MET:
-        item[generator.permutation(len(item))[:items]] = np.arange(items)
+    item[generator.permutation(len(item))[:items]] = np.arange(items)
     table = pl.LazyFrame(
         {
             "user": np.repeat([f"u{person}" for person in range(people)], trained),
@@ -83,19 +99,8 @@ def shop(items: int) -> Dataset:
             "row": np.arange(len(item), dtype=np.uint32),
         }
     ).with_columns(event=pl.lit("view"), value=pl.lit(None, pl.Float64))
-    shelves = [f"shelf {number // GROUP % 50}" for number in range(items)]
-    middles = generator.standard_normal((-(-items // GROUP), TRAITS), np.float32)
-    traits = np.repeat(middles, GROUP, axis=0)[:items]
-    traits += OWN * generator.standard_normal((items, TRAITS), np.float32)
-    catalogue = pl.DataFrame(
-        {
-            "item": [f"i{number}" for number in range(items)],
-            "shelf": shelves,
-            "traits": pl.Series(traits).arr.to_list(),
-        }
-    )
     fields = (Field("shelf", FieldKind.CATEGORY), Field("traits", FieldKind.VECTOR))
-    return Dataset("generated", table, fields=fields, items=catalogue)
+    return Dataset("generated", table, fields=fields, items=things)
 
 
 def exported_run(items: int, cache: Path) -> Path:
@@ -105,14 +110,18 @@ def exported_run(items: int, cache: Path) -> Path:
     from palate.export.folder import export_run
     from palate.recommender import Recommender
 
-    say(f"training on {items:,} items, once …")
+    things = catalogue(items)
+    say(f"training on {min(items, MOST_MET):,} items, once …")
     started = time.perf_counter()
     settings = {
         "model": {"width": WIDTH, "max_history": HISTORY},
-        "train": {"max_epochs": 1, "content_passes": 0},
+        "train": {"max_epochs": PASSES, "content_passes": 0},
         "evaluate": {"baselines": [], "references": []},
     }
-    Recommender(settings).fit(shop(items), folder=cache)
+    recommender = Recommender(settings).fit(shop(things[:MOST_MET]), folder=cache)
+    if items > MOST_MET:
+        recommender.items.add(things[MOST_MET:])
+        recommender.save(cache)
     export_run(cache)
     say(f"trained and exported in {time.perf_counter() - started:.0f} s")
     return cache
