@@ -123,9 +123,9 @@ def main() -> None:
     ]
     threads = os.environ.get("OMP_NUM_THREADS", "all")
     if given.json:
-        print(json.dumps({"threads": threads, "exact_limit_at_2_ms": limit, "rows": rows}))
+        print(json.dumps({"threads": threads, "exact_limit": limit, "rows": rows}))
         return
-    print(f"threads: {threads}; exact search takes 2 ms a row at some {limit:,} items")
+    print(f"threads: {threads}; exact search is used up to some {limit:,} items")
     print(pl.DataFrame(rows))
 
 

@@ -563,6 +563,12 @@ def serve(
     ] = None,
     workers: Annotated[int, typer.Option(min=1, help="Processes; each loads the model.")] = 1,
     threads: Annotated[int, typer.Option(min=1, help="Threads of each worker that compute one answer.")] = 1,
+    exact_up_to: Annotated[
+        int | None,
+        typer.Option(
+            min=0, help="Most items that are compared one by one; measured if not given.", show_default=False
+        ),
+    ] = None,
     rules: Annotated[
         Path | None, typer.Option(help="A YAML file of rules for what may be shown.", show_default=False)
     ] = None,
@@ -599,6 +605,7 @@ def serve(
         store=store if store is not None else f"sqlite:///{(run / 'events.db').resolve()}",
         workers=workers,
         threads=threads,
+        exact_up_to=exact_up_to,
         rules=rules.resolve() if rules is not None else None,
         beside=beside.resolve() if beside is not None else None,
         rate=rate,

@@ -43,6 +43,7 @@ def mix_up(serving: Path) -> None:
     tensors = load_file(serving / VECTORS)
     vectors = tensors["vectors"].copy()
     vectors[FIRST_ID:] = np.roll(vectors[FIRST_ID:], 37, axis=0)
+    (serving / VECTORS).unlink()  # as an export does, which leaves other names of the file as they are
     save_file(tensors | {"vectors": vectors}, serving / VECTORS)
     manifest = read_json(serving / MANIFEST, what="export", remedy="none")
     write_json(serving / MANIFEST, manifest | {"files": checksums(serving, [*manifest["files"]])})

@@ -22,7 +22,7 @@ from palate.errors import (
     StoreError,
     UnknownKeyError,
 )
-from palate.store.layout import bring_up_to_date
+from palate.store.layout import STEPS, bring_up_to_date
 from palate.store.opening import open_store
 from palate.store.records import AppendResult, AuditLine, ItemChange, ItemState, StoredEvent
 from tests.postgresql import new_database, new_place
@@ -485,7 +485,7 @@ def test_events_that_were_acknowledged_survive_fifty_kills(url):
 def test_a_newer_store_is_refused_and_left_as_it_is(url):
     with open_store(url) as store, store.writing() as connection:
         connection.execute(text("UPDATE palate_store_version SET version = 99"))
-    with pytest.raises(StoreError, match=r"version 99, and this Palate knows versions up to 1\. Use a newer"):
+    with pytest.raises(StoreError, match=r"version 99, and this Palate knows versions up to 2\. Use a newer"):
         open_store(url)
 
 
@@ -494,17 +494,38 @@ def test_an_older_store_is_led_to_the_newest_version_step_by_step(url):
         return lambda connection: connection.execute(text(words))
 
     steps = (
+        *STEPS,
         step("ALTER TABLE palate_audit ADD COLUMN place TEXT"),
         step("UPDATE palate_audit SET place = 'Ulm'"),
     )
     with open_store(url) as store:
         store.audit("admin", "forget", "ann", 1)
-        for taken in (1, 2, 2):
+        for taken in (2, 3, 3):
             with store.writing() as connection:
                 bring_up_to_date(connection, steps[:taken])
         with store.writing() as connection:
-            assert connection.execute(text("SELECT version FROM palate_store_version")).all() == [(3,)]
+            assert connection.execute(text("SELECT version FROM palate_store_version")).all() == [(4,)]
             assert connection.execute(text("SELECT place FROM palate_audit")).all() == [("Ulm",)]
+
+
+def test_a_store_of_the_first_version_learns_which_model_answers(url):
+    with open_store(url) as store, store.writing() as connection:
+        connection.execute(text("DROP TABLE palate_models"))
+        connection.execute(text("UPDATE palate_store_version SET version = 1"))
+    with open_store(url) as store:
+        assert store.choice("tea") is None
+        assert store.choose("tea", "new", None, "new").model == "new"
+
+
+def test_the_last_choice_of_a_model_counts_for_its_run_alone(url):
+    with open_store(url) as store:
+        first = store.choose("tea", "one", None, "one", after=0)
+        second = store.choose("tea", "two", "one", "two", after=first.number)
+        assert store.choose("tea", "late", None, "late", after=first.number) == second
+        store.choose("pots", "other", None, "other")
+        assert store.choice("tea") == second
+        assert (second.model, second.previous, second.exported) == ("two", "one", "two")
+        assert second.number > first.number
 
 
 def test_a_step_that_fails_leaves_the_old_version(url):
@@ -514,9 +535,9 @@ def test_a_step_that_fails_leaves_the_old_version(url):
 
     with open_store(url) as store:
         with pytest.raises(StoreError), store.writing() as connection:
-            bring_up_to_date(connection, (half,))
+            bring_up_to_date(connection, (*STEPS, half))
         with store.writing() as connection:
-            assert connection.execute(text("SELECT version FROM palate_store_version")).all() == [(1,)]
+            assert connection.execute(text("SELECT version FROM palate_store_version")).all() == [(2,)]
         with pytest.raises(StoreError), store.writing() as connection:
             connection.execute(text("SELECT place FROM palate_audit"))
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import shutil
+import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -14,18 +15,21 @@ from typing import Any
 import pytest
 from fastapi.testclient import TestClient
 
+from palate.errors import SettingsError
 from palate.recommender import Recommender
 from palate.serve.app import create_app
 from palate.serve.options import ServeOptions
+from tests.postgresql import new_place
 from tests.pottery import picture
-from tests.served import mix_up
+from tests.served import ADMIN, KEYS, mix_up
 
 LATER = 1_800_000_000_000_000
 
 
 @contextmanager
-def serving(run: Path, store: Path, **options: Any) -> Iterator[TestClient]:
-    app = create_app(run, ServeOptions(store=f"sqlite:///{store}", **options))
+def serving(run: Path, store: Path | str, *, fresh: bool = True, **options: Any) -> Iterator[TestClient]:
+    url = store if isinstance(store, str) else f"sqlite:///{store}"
+    app = create_app(run, ServeOptions(store=url, **options), fresh=fresh)
     with TestClient(app) as client:
         yield client
 
@@ -231,8 +235,7 @@ def test_similar_things_and_people(client):
 
 
 def test_another_model_takes_over_and_back(shop_run, tmp_path):
-    copy = tmp_path / "run"
-    shutil.copytree(shop_run, copy)
+    copy = own(shop_run, tmp_path)
     with serving(copy, tmp_path / "events.db") as client:
         put(client, "fresh", {"title": "Amber jug", "glaze": "amber"})
         first = client.get("/v1/users/guest-00/recommendations").json()["model"]
@@ -244,6 +247,201 @@ def test_another_model_takes_over_and_back(shop_run, tmp_path):
         assert client.get("/v1/items/fresh").status_code == 200
         assert client.post("/v1/admin/reload", json={"to": "previous"}).json()["model"] == first
         assert client.get("/v1/users/guest-00/recommendations").json()["model"] == first
+
+
+def own(run: Path, folder: Path) -> Path:
+    """A copy of the run that may be changed."""
+    return Path(shutil.copytree(run, folder / "run", ignore=shutil.ignore_patterns("served")))
+
+
+def model_of(client: TestClient) -> str:
+    return client.get("/v1/users/guest-00/recommendations").json()["model"]
+
+
+def until(model: str, client: TestClient) -> bool:
+    """Whether this model answers within a few seconds."""
+    deadline = time.monotonic() + 20
+    while model_of(client) != model and time.monotonic() < deadline:
+        time.sleep(0.05)
+    return model_of(client) == model
+
+
+def test_a_reload_reaches_every_server_over_the_same_store(shop_run, tmp_path):
+    run, store = own(shop_run, tmp_path), tmp_path / "events.db"
+    with serving(run, store) as one, serving(run, store) as other:
+        first = model_of(one)
+        mix_up(run / "serving")
+        told = one.post("/v1/admin/reload", json={}).json()
+        assert told["previous"] == first != told["model"]
+        assert until(told["model"], other)
+        back = other.post("/v1/admin/reload", json={"to": "previous"}).json()
+        assert back == {"model": first, "previous": told["model"]}
+        assert until(first, one)
+
+
+def test_the_way_back_outlasts_a_restart_and_a_new_export_ends_it(shop_run, tmp_path):
+    run, store = own(shop_run, tmp_path), tmp_path / "events.db"
+    with serving(run, store) as client:
+        first, before = model_of(client), keys(listed(client, "guest-00", k=9))
+        mix_up(run / "serving")
+        second = client.post("/v1/admin/reload", json={}).json()["model"]
+    with serving(run, store) as client:
+        assert model_of(client) == second
+        assert client.post("/v1/admin/reload", json={"to": "previous"}).json()["model"] == first
+    with serving(run, store) as client:
+        assert model_of(client) == first
+        assert keys(listed(client, "guest-00", k=9)) == before
+    mix_up(run / "serving")
+    with serving(run, store, fresh=False) as client:  # a worker that takes another's place
+        assert model_of(client) == first
+    with serving(run, store) as client:
+        third = model_of(client)
+        assert third not in (first, second)
+        assert client.post("/v1/admin/reload", json={"to": "previous"}).json()["model"] == first
+    assert len([*(run / "served").iterdir()]) == 2
+
+
+def test_where_nothing_can_be_kept_a_server_starts_all_the_same(shop_run, tmp_path):
+    run, store = own(shop_run, tmp_path), tmp_path / "events.db"
+    (run / "served").write_text("no folder")
+    with serving(run, store) as client:
+        first = model_of(client)
+        mix_up(run / "serving")
+        second = client.post("/v1/admin/reload", json={}).json()["model"]
+        assert client.post("/v1/admin/reload", json={"to": "previous"}).json()["model"] == first
+    with serving(run, store) as client:
+        assert model_of(client) == second
+
+
+def test_keys_may_hold_slashes_and_everything_else(client):
+    things = (
+        ("shelf/7", "shelf%2F7"),
+        ("a/similar", "a%2fsimilar"),
+        ("50%2F ü/", "50%252F%20%C3%BC%2F"),
+    )
+    for number, (item, quoted) in enumerate(things):
+        assert client.put(f"/v1/items/{quoted}", json={"fields": {"title": "a cup"}}).json()["item"] == item
+        assert client.get(f"/v1/items/{quoted}").json()["item"] == item
+        assert client.get(f"/v1/items/{quoted}/similar").json()["item"] == item
+        assert client.post(f"/v1/items/{quoted}/hide").json()["shown"] is False
+        post(client, event(number, f"of {item}", item))
+        person = f"of%20{quoted}"
+        assert client.get(f"/v1/users/{person}/recommendations").json()["user"] == f"of {item}"
+        assert [each["item"] for each in client.get(f"/v1/users/{person}").json()["events"]] == [item]
+        assert client.delete(f"/v1/items/{quoted}").json() == {"item": item}
+    assert client.get("/v1/items/shelf/7").status_code == 404
+
+
+def test_what_does_not_say_that_it_is_json_is_refused_as_that(client):
+    for kind in ("text/plain", "application/x-www-form-urlencoded", None):
+        headers = {} if kind is None else {"content-type": kind}
+        for path in ("/v1/events", "/v1/recommendations", "/v1/admin/reload"):
+            answer = client.post(path, content=b'{"to": "latest"}', headers=headers)
+            assert (answer.status_code, answer.json()["error"]["code"]) == (415, "unsupported_media_type"), (
+                path
+            )
+    assert client.post("/v1/events").status_code == 422
+    assert (
+        client.post("/v1/events", content=b"{}", headers={"content-type": "application/json"}).status_code
+        == 422
+    )
+
+
+def test_events_of_things_that_come_later_count_as_popular(client):
+    for number in range(40):
+        post(client, event(number, f"early {number}", "coming", time=LATER * 10))
+    put(client, "coming", {"title": "Amber jug", "glaze": "amber"})
+    first = listed(client, "somebody-new", k=3)[0]
+    assert (first["item"], first["source"]) == ("coming", "popular")
+    client.delete("/v1/items/coming")
+    put(client, "coming", {"title": "Amber jug", "glaze": "amber"})
+    assert listed(client, "somebody-new", k=3)[0]["item"] == "coming"
+
+
+def test_rules_name_things_that_came_after_training(shop_run, tmp_path):
+    rules, store = tmp_path / "rules.yaml", tmp_path / "events.db"
+    rules.write_text("unavailable: [gone, shy]\npins: [{item: fresh, place: 1}]\n")
+    with serving(shop_run, store) as client:
+        put(client, "gone", {"title": "Amber jug", "glaze": "amber"})
+        put(client, "shy", {"title": "Amber jug", "glaze": "amber"})
+    with pytest.raises(SettingsError, match="'fresh' is no item"):
+        create_app(shop_run, ServeOptions(store=f"sqlite:///{store}", rules=rules))
+    with serving(shop_run, store) as client:
+        put(client, "fresh", {"title": "Delft jug", "glaze": "delft"})
+        client.delete("/v1/items/gone")
+    with serving(shop_run, store, rules=rules) as client:
+        items = listed(client, "guest-00", k=200)
+        assert (items[0]["item"], items[0]["source"]) == ("fresh", "pinned")
+        assert "shy" not in keys(items)
+        client.delete("/v1/items/fresh")
+        assert "fresh" not in keys(listed(client, "guest-00", k=200))
+        put(client, "fresh", {"title": "Delft jug", "glaze": "delft"})
+        put(client, "gone", {"title": "Amber jug", "glaze": "amber"})
+        items = listed(client, "guest-00", k=200)
+        assert (items[0]["item"], items[0]["source"]) == ("fresh", "pinned")
+        assert "gone" not in keys(items)
+
+
+def test_postgresql_holds_what_a_server_is_told(shop_run, postgresql):
+    url = new_place(postgresql)
+    with serving(shop_run, url) as one, serving(shop_run, url) as other:
+        post(one, [event(1, "eve", "dbos"), event(2, "eve", "dcus")])
+        assert keys(listed(one, "eve", k=9)) == keys(listed(other, "eve", k=9))
+        put(other, "fresh", {"title": "Delft jug", "glaze": "delft"}, picture=drawn("Delft"))
+        assert one.get("/v1/items/fresh").json()["shown"]
+        assert "fresh" in keys(listed(one, "eve", k=200))
+        assert one.delete("/v1/users/eve").json()["forgotten"] == 2
+        told = other.post("/v1/admin/reload", json={}).json()["model"]
+    with serving(shop_run, url) as client:
+        assert model_of(client) == told
+        assert client.get("/v1/users/eve").json()["events"] == []
+        assert client.get("/v1/items/fresh/media/picture").content == drawn("Delft")
+
+
+LONG = "x" * 300
+"""A key of nobody, which makes a query too long for the short way."""
+
+
+@pytest.mark.parametrize(
+    "query",
+    [
+        "", "k=3", "k=4&filter_seen=true", "any_of=glaze:delft&any_of=glaze:raku", "none_of=glaze%3Adelft",
+        "exclude=dbos&exclude=dcus", "context=dbos", "page=home", "event=view", "k=+7", "filter_seen=0",
+        "k=7&k=9", "explain=true&k=2", "explain=false", "at=5", "k=0", "k=many", "filter_seen=perhaps",
+        "colour=red", "any_of=glaze", "any_of=colour:red", "event=sniff", "event=", "page=%00", "exclude=",
+        "&&k=2", "k", "%ff=1", "page=%ff", "page=a+b",
+    ],
+)  # fmt: skip
+def test_the_short_way_answers_as_the_ordinary_one(client, query):
+    for user in ("guest-03", "nobody yet", "a%2Fb", "%00", "x" * 2_000):
+        path = f"/v1/users/{user}/recommendations?{query}"
+        short, ordinary = client.get(path), client.get(f"{path}&exclude={LONG}")
+        assert short.status_code == ordinary.status_code
+        assert short.headers.keys() == ordinary.headers.keys()
+        if short.status_code == 200:
+            assert short.json() == ordinary.json()
+        else:
+            told, right = short.json()["error"], ordinary.json()["error"]
+            assert (told["code"], told["message"]) == (right["code"], right["message"])
+
+
+def test_the_short_way_is_watched_counted_and_refused_as_every_other(shop_run, tmp_path, monkeypatch, caplog):
+    path, template = "/v1/users/guest-03/recommendations", "/v1/users/{user}/recommendations"
+    for name, key in KEYS.items():
+        monkeypatch.setenv(name, key)
+    with caplog.at_level("INFO"), serving(shop_run, tmp_path / "events.db", access_log=True) as client:
+        assert client.get(path).status_code == 401
+        for key in KEYS.values():
+            assert client.get(path, headers={"X-API-Key": key}).status_code == 200
+        numbers = client.get("/metrics", headers=ADMIN).text
+        engine = client.app.state.engine
+        engine.store.close()
+        assert client.get(path, headers=ADMIN).status_code == 503
+        assert client.get(path, headers=ADMIN).headers["retry-after"]
+    counted = f'palate_requests_total{{method="GET",route="{template}",status="200"}} 3.0'
+    assert counted in numbers.splitlines()
+    routes = [each.told["route"] for each in caplog.records if each.name == "palate.access"]
+    assert routes.count(template) >= 3
 
 
 def test_rules_hold(shop_run, tmp_path):

@@ -496,6 +496,33 @@ def test_the_server_starts_answers_what_has_begun_and_stops(shop_run, tmp_path, 
     assert "reading" not in logs.read_text()
 
 
+def test_workers_end_with_a_launcher_that_was_killed(shop_run, tmp_path):
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    words = [shop_run, "--port", port, "--workers", 2, "--store", f"sqlite:///{tmp_path}/events.db"]
+    logs = tmp_path / "logs.txt"
+    with logs.open("w") as told:
+        server = subprocess.Popen(
+            [sys.executable, "-m", "palate", "serve", *map(str, words)],
+            stderr=told,
+            env={**os.environ, "OMP_NUM_THREADS": "1"},
+        )
+    try:
+        until_ready(f"http://127.0.0.1:{port}", server, logs)
+    finally:
+        server.kill()
+        server.wait()
+    for _ in range(200):
+        try:
+            socket.create_connection(("127.0.0.1", port), timeout=1).close()
+        except OSError:
+            break
+        time.sleep(0.1)
+    else:
+        raise AssertionError("somebody still listens")
+
+
 def until_ready(address: str, server: subprocess.Popen[bytes], logs: Path) -> None:
     for _ in range(300):
         assert server.poll() is None, logs.read_text()

@@ -1,7 +1,12 @@
 """A graph of near neighbours in front of the exact index: few vectors are compared instead of all.
 
-The graph is the hierarchical navigable small world of Malkov and Yashunin (arXiv:1603.09320), by inner
-product, in USearch. It proposes; scores are exact, and so is every search that its filters make narrow.
+The graph is the hierarchical navigable small world of Malkov and Yashunin (arXiv:1603.09320), in USearch. It
+proposes; scores are exact, and so is every search that its filters make narrow.
+
+By inner product a vector may be far from itself, and a graph of such neighbours leads nowhere where items
+lie in groups. So each vector v has one more number, √(L² − |v|²) for the length L of the longest, and each
+state a zero: then all vectors are of length L, and the nearest by distance are those of the highest product
+(Bachrach et al., RecSys 2014, doi:10.1145/2645710.2645741).
 """
 
 from __future__ import annotations
@@ -17,10 +22,12 @@ from palate.errors import MissingExtraError
 from palate.retrieve.index import Bonus, ExactIndex, Found, Vectors, nothing, positions
 from palate.schema import FIRST_ID, BoolArray, FloatArray, IntArray
 
-NEIGHBOURS = 16
+NEIGHBOURS = 32
 """Edges of each item in each layer; the lowest has twice as many."""
-CARE = 128
+CARE = 256
 """Candidates kept while an item finds its place in the graph."""
+RESCORED = 64
+"""So many proposals at least are scored anew, if so many are kept: half precision orders them roughly."""
 SLACK = 2
 """The last of many proposals are less sure to be the next best, so more are asked for than are needed, unless
 the search keeps so many candidates anyway."""
@@ -51,14 +58,17 @@ class ApproximateIndex(ExactIndex):
         """
         super().__init__(vectors_VD, absent)
         self.recall = 1.0
-        self._graph = _empty_graph(self.width)
+        there = np.flatnonzero(self._present)
+        self._longest = _lengths(self._table[there]).max(initial=0.0)
+        # Items that came later and are longer have no place in the graph; each search looks at all of them.
+        self._outsized = np.zeros(0, np.int64)
+        self._graph = _empty_graph(self.width + 1)
         # USearch gives each of its own threads a place to work in, and knows nothing of those of the caller.
         self._one_at_a_time = threading.Lock()
         if graph_file is not None:
             self._graph.load(str(graph_file))
         else:
-            ids = np.flatnonzero(self._present)
-            self._graph.add(ids.astype(np.uint64), self._table[ids], threads=1)
+            self._graph.add(there.astype(np.uint64), self._lifted(self._table[there]), threads=1)
 
     @property
     def expansion(self) -> int:
@@ -97,6 +107,7 @@ class ApproximateIndex(ExactIndex):
     ) -> Found:
         there = len(self._graph)
         left = there if eligible is None else int(np.count_nonzero(eligible))
+        outsized = self._outsized if eligible is None else self._outsized[eligible[self._outsized]]
         pending = list(range(len(states)))
         refused = [
             np.sort(np.concatenate([avoided, of[0]])) for avoided, of in zip(excluded, bonuses, strict=True)
@@ -104,11 +115,13 @@ class ApproximateIndex(ExactIndex):
         proposals = -(-(k + max(map(len, refused), default=0)) * there // max(left, 1))
         if proposals * SLACK > self.expansion:
             proposals *= SLACK
+        proposals = max(proposals, min(RESCORED, self.expansion, there))
         found = nothing(len(states), k)
         while pending and 0 < proposals <= min(MOST_PROPOSED, there):
             short = []
             for row, proposed in zip(pending, self._near(states[pending], proposals), strict=True):
                 left_over = proposed if eligible is None else proposed[eligible[proposed]]
+                left_over = np.concatenate([left_over, outsized])
                 left_over = left_over[~positions(refused[row], left_over)[1]]
                 if len(left_over) < k:
                     short.append(row)
@@ -129,8 +142,12 @@ class ApproximateIndex(ExactIndex):
 
     def _near(self, states: Vectors, count: int) -> list[IntArray]:
         """For each state, the ids of so many items that the graph holds for the nearest."""
+        lengths = np.maximum(_lengths(states), 1e-12)
+        # The order is the same for a state of any length; one like the items' loses the fewest digits.
+        directed = states * (self._longest / lengths)
+        directed = np.concatenate([directed, np.zeros((len(states), 1), np.float32)], axis=1)
         with self._one_at_a_time:
-            matches = self._graph.search(states, count, threads=1)
+            matches = self._graph.search(directed, count, threads=1)
         if len(states) == 1:
             return [matches.keys.astype(np.int64)]
         return [
@@ -157,15 +174,36 @@ class ApproximateIndex(ExactIndex):
         found.scores[row, : len(order)] = scores[order]
 
     def _set(self, ids: IntArray, rows: Vectors) -> None:
-        there = ids[self._present[ids]]
-        if len(there):
-            self._graph.remove(there.astype(np.uint64))
+        self._forget(ids[self._present[ids]])
         super()._set(ids, rows)
-        self._graph.add(ids.astype(np.uint64), rows, threads=1)
+        too_long = _lengths(rows)[:, 0] > self._longest
+        self._outsized = np.concatenate([self._outsized, ids[too_long]])
+        if not too_long.all():
+            self._graph.add(ids[~too_long].astype(np.uint64), self._lifted(rows[~too_long]), threads=1)
 
     def _unset(self, ids: IntArray) -> None:
         super()._unset(ids)
-        self._graph.remove(ids.astype(np.uint64))
+        self._forget(ids)
+
+    def _forget(self, ids: IntArray) -> None:
+        """The graph does not propose these items any more."""
+        outsized = np.isin(ids, self._outsized)
+        if outsized.any():
+            self._outsized = np.setdiff1d(self._outsized, ids)
+        if not outsized.all():
+            self._graph.remove(ids[~outsized].astype(np.uint64))
+
+    def _lifted(self, rows: Vectors) -> Vectors:
+        """The vectors with the number that makes them as long as the longest."""
+        missing = np.sqrt(np.maximum(self._longest**2 - _lengths(rows) ** 2, 0.0))
+        found: Vectors = np.concatenate([rows, missing], axis=1, dtype=np.float32)
+        return found
+
+
+def _lengths(rows: Vectors) -> Vectors:
+    """[rows, 1]"""
+    found: Vectors = np.linalg.norm(rows, axis=1, keepdims=True)
+    return found
 
 
 def _empty_graph(width: int) -> Any:
@@ -174,4 +212,4 @@ def _empty_graph(width: int) -> Any:
     except ImportError:
         raise MissingExtraError("USearch", "serve") from None
     # Half precision halves what a search reads from memory; what it proposes is scored anew in float32.
-    return Graph(ndim=width, metric="ip", dtype="f16", connectivity=NEIGHBOURS, expansion_add=CARE)
+    return Graph(ndim=width, metric="l2sq", dtype="f16", connectivity=NEIGHBOURS, expansion_add=CARE)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 import time
 from pathlib import Path
 from typing import Any
@@ -17,19 +18,28 @@ import numpy as np
 from palate.data.manifest import checksums
 from palate.errors import BundleError, DataError
 from palate.retrieve.approximate import ApproximateIndex
-from palate.retrieve.index import ExactIndex
+from palate.retrieve.index import ExactIndex, Found
 from palate.schema import FloatArray, IntArray
 
-FORMAT = 1
+FORMAT = 2
 DESCRIPTION = "index.json"
 GRAPH = "graph.usearch"
 DEPTH = 10
 """Recall is that of so many best."""
-WANTED_RECALL = 0.98
+WANTED_RECALL = 0.99
 """The search keeps more candidates until this much is found on one half of the sample."""
-EXPANSIONS = (64, 128, 256, 512)
-EXACT_UP_TO = 200_000
-"""Items up to which all are compared, unless it is said otherwise or measured."""
+LEAST_RECALL = 0.95
+"""Vectors of which a graph finds less than this, however long it looks, are compared one by one."""
+SAME = 1e-6
+"""Relative difference of scores that only comes from the order in which their terms were added."""
+EXPANSIONS = (64, 96, 128, 192, 256, 384, 512, 768, 1024)
+EXACT_MILLISECONDS = 0.5
+"""All items are compared where that takes no longer than this for one request; a graph takes less."""
+ALWAYS_EXACT = 20_000
+"""Items up to which nothing is measured."""
+
+
+logger = logging.getLogger(__name__)
 
 
 def build_index(
@@ -37,9 +47,9 @@ def build_index(
     states_SD: FloatArray,
     *,
     absent: IntArray | None = None,
-    exact_up_to: int = EXACT_UP_TO,
+    exact_up_to: int = ALWAYS_EXACT,
 ) -> ExactIndex | ApproximateIndex:
-    """An exact index of at most so many items, an approximate one of more.
+    """An exact index of at most so many items, an approximate one of more, where a graph finds enough.
 
     Args:
         states_SD: states of real histories. One half of them chooses how many candidates the approximate
@@ -55,26 +65,44 @@ def build_index(
     if len(states_SD) < 2:
         raise DataError(f"{len(states_SD)} states to measure recall with; wanted at least 2, better 1,000.")
     index = ApproximateIndex(vectors_VD, absent)
+    exact = index.search_exactly(states_SD[::2], DEPTH)
     for candidates in EXPANSIONS:
         index.expansion = candidates
-        if recall_of(index, states_SD[::2]) >= WANTED_RECALL:
+        if _recall(index.search(states_SD[::2], DEPTH), exact) >= WANTED_RECALL:
             break
     index.recall = recall_of(index, states_SD[1::2])
+    if index.recall < LEAST_RECALL:
+        logger.warning(
+            "a graph finds %.2f of the best of these %s items; all are compared, which takes longer",
+            index.recall,
+            f"{len(index):,}",
+        )
+        return ExactIndex(vectors_VD, absent)
     return index
 
 
 def recall_of(index: ApproximateIndex, states_SD: FloatArray, k: int = DEPTH) -> float:
-    """Share of the exact k best that the index finds, over all states."""
-    found, exact = index.search(states_SD, k).ids, index.search_exactly(states_SD, k).ids
-    there = exact >= 0
-    hits = (found[:, :, None] == exact[:, None, :]) & there[:, None, :]
-    return float(hits.sum() / max(there.sum(), 1))
+    """Share of the exact k best that the index finds, over all states.
+
+    Of items that score as high as the last of the k, any is as good as any other.
+    """
+    return _recall(index.search(states_SD, k), index.search_exactly(states_SD, k))
 
 
-def exact_limit(width: int, milliseconds: float = 2.0, rows: int = 8, items: int = 1 << 15) -> int:
+def _recall(found: Found, exact: Found) -> float:
+    wanted = np.count_nonzero(exact.ids >= 0, axis=1)
+    last = exact.scores[np.arange(len(wanted)), np.maximum(wanted - 1, 0)]
+    least = last - SAME * np.abs(last)
+    hits = np.minimum(np.count_nonzero(found.scores >= least[:, None], axis=1), wanted)
+    return float(hits.sum() / max(wanted.sum(), 1))
+
+
+def exact_limit(
+    width: int, milliseconds: float = EXACT_MILLISECONDS, rows: int = 1, items: int = 1 << 17
+) -> int:
     """How many items of this width an exact search compares in so many milliseconds a row on this machine.
 
-    Measured on so many random items, in batches of ``rows`` requests, the best of five.
+    Measured on so many random items, which no cache holds, in batches of ``rows`` requests, the best of five.
     """
     generator = np.random.default_rng(0)
     index = ExactIndex(generator.standard_normal((items, width), np.float32))

@@ -6,7 +6,7 @@ It changes while requests run; each change is counted, so that whatever was work
 from __future__ import annotations
 
 import threading
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Sequence
 from typing import Any, Self
 
 import numpy as np
@@ -94,6 +94,8 @@ class Catalogue:
             new: [V], the items that count as new.
         """
         self.items = items
+        self.later: dict[str, int] = {}
+        """Ids of the items that came after ``items`` was made, by key; of one that came twice, the last."""
         self.kinds = {field.name: field.kind for field in schema.fields}
         self.events = schema.events
         self.has_time = schema.has_time
@@ -161,16 +163,26 @@ class Catalogue:
             raise _no_field(name, self.kinds, self._numbers, "number")
         return self._numbers[name]
 
-    def put(self, ids: IntArray, table: pl.DataFrame, *, new: bool, shown: bool = True) -> None:
+    def put(
+        self,
+        ids: IntArray,
+        table: pl.DataFrame,
+        *,
+        new: bool,
+        shown: bool = True,
+        keys: Sequence[str] = (),
+    ) -> None:
         """The fields of these items say what the table says; fields it does not have stay.
 
         Args:
             ids: of the rows of the table; those beyond the end make the catalogue longer.
             new: whether they count as new.
             shown: whether they may be shown.
+            keys: by which rules may name them, where ``items`` does not have them.
         """
         items = np.asarray(ids, np.int64)
         with self.unchanging:
+            self.later.update(zip(keys, items.tolist(), strict=bool(keys)))
             self._grow(int(items.max(initial=-1)) + 1)
             for name in set(table.columns) & self._columns.keys():
                 for item, cell in zip(items.tolist(), table[name].to_list(), strict=True):

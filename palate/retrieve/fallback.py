@@ -61,6 +61,13 @@ class Popularity:
             assert self._moment is not None
             np.add.at(self._counts, items, amounts * np.exp2((moments - self._moment) / self._half_life))
 
+    def move(self, old: int, new: int) -> None:
+        """What was counted for one id counts for another from now on."""
+        with self._changing:
+            self._grow(max(old, new) + 1)
+            self._counts[new] += self._counts[old]
+            self._counts[old] = 0.0
+
     def counts(self) -> FloatArray:
         """float64 [V]: the decayed count of each item at the time of the latest event."""
         with self._changing:
@@ -118,8 +125,14 @@ class Fallback:
     and places for new items are as in every list.
     """
 
-    def __init__(self, rules: Rules) -> None:
-        self.popularity = Popularity(rules.settings.fallback.half_life_days, rules.catalogue.size)
+    def __init__(self, rules: Rules, popularity: Popularity | None = None) -> None:
+        """Lists under these rules.
+
+        Args:
+            popularity: what counted events before the rules were there; otherwise nothing is popular yet.
+        """
+        half_life = rules.settings.fallback.half_life_days
+        self.popularity = popularity or Popularity(half_life, rules.catalogue.size)
         """To be told every event."""
         self._rules = rules
 

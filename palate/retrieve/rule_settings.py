@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated, Literal, Self
 
 from pydantic import AwareDatetime, ConfigDict, Field, model_validator
 
-from palate.settings import Frozen, Positive
+from palate.settings import Frozen, Positive, read_yaml, validated
 
 Labels = tuple[str, ...]
 WholeShare = Annotated[float, Field(ge=0.0, le=1.0)]
@@ -112,3 +113,12 @@ class RuleSettings(Rule):
     pins: tuple[PinRule, ...] = ()
     explore: ExploreRule = ExploreRule()
     fallback: FallbackRule = FallbackRule()
+
+    @classmethod
+    def load(cls, path: Path) -> Self:
+        """The rules of a YAML file.
+
+        Raises:
+            SettingsError: no such file, an unknown name, or an impossible value.
+        """
+        return validated(cls, read_yaml(path), str(path))

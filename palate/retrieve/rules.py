@@ -9,7 +9,7 @@ from __future__ import annotations
 import datetime
 import threading
 from collections import OrderedDict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple, Self
@@ -22,7 +22,6 @@ from palate.retrieve.index import Bonus, Index, Searchable
 from palate.retrieve.rule_settings import AvailableRule, CategoryRule, Labels, RuleSettings
 from palate.retrieve.walk import Cap, Pick, Stream, Walk, fill
 from palate.schema import UNKNOWN, UNKNOWN_TIME, BoolArray, FloatArray, IntArray
-from palate.settings import read_yaml, validated
 
 DAY = 24 * 3_600 * 1_000_000
 """Microseconds."""
@@ -84,9 +83,9 @@ class Source(NamedTuple):
 
 @dataclass(frozen=True)
 class _Pin:
-    """A pin in ids and microseconds."""
+    """A pin, its moments in microseconds."""
 
-    item: int
+    item: str
     place: int  # from 0
     pages: frozenset[str]
     audience: str
@@ -109,24 +108,33 @@ class _Pin:
 class Rules:
     """Rules bound to a catalogue; what they say of all items is worked out once for each of its versions."""
 
-    def __init__(self, settings: RuleSettings, catalogue: Catalogue, source: str = "rules") -> None:
+    def __init__(
+        self,
+        settings: RuleSettings,
+        catalogue: Catalogue,
+        source: str = "rules",
+        awaited: Collection[str] = (),
+    ) -> None:
         """Rules that name only what the catalogue has.
 
         Args:
             source: what the rules are called in messages.
+            awaited: keys of items that rules may name, although the catalogue does not have them now.
 
         Raises:
             SettingsError: a field, label, item or event type that is not there, a field of another kind, or
                 days where events have no times; every fault in one message.
         """
         self.settings, self.catalogue = settings, catalogue
-        faults = list(_faults(settings, catalogue))
+        named = [*settings.unavailable, *(pin.item for pin in settings.pins)]
+        self._ids = dict(zip(named, catalogue.items.ids(named).tolist(), strict=True))
+        unknown = {key for key in named if self._id(key) == UNKNOWN}.difference(awaited)
+        faults = list(_faults(settings, catalogue, unknown))
         if faults:
             raise SettingsError(f"{source}: " + "; ".join(faults))
-        self._unavailable = catalogue.items.ids(settings.unavailable)
         self._pins = [
             _Pin(
-                int(catalogue.items.ids([pin.item])[0]),
+                pin.item,
                 pin.place - 1,
                 frozenset(pin.pages),
                 pin.audience,
@@ -148,13 +156,13 @@ class Rules:
         self._keeping = threading.Lock()
 
     @classmethod
-    def load(cls, path: Path, catalogue: Catalogue) -> Self:
+    def load(cls, path: Path, catalogue: Catalogue, awaited: Collection[str] = ()) -> Self:
         """The rules of a YAML file.
 
         Raises:
             SettingsError: no such file, an unknown name, an impossible value, or as the constructor.
         """
-        return cls(validated(RuleSettings, read_yaml(path), str(path)), catalogue, str(path))
+        return cls(RuleSettings.load(path), catalogue, str(path), awaited)
 
     def select(self, index: Index, request: Request) -> list[Pick]:
         """The list: at most k picks, best first but for what is pinned and for the places of new items."""
@@ -259,7 +267,7 @@ class Rules:
 
     def _worked_out(self, any_of: Mapping[str, Labels], none_of: Mapping[str, Labels]) -> BoolArray:
         mask = self.catalogue.allowed()
-        mask[self._unavailable] = False
+        mask[[self._id(key) for key in self.settings.unavailable]] = False
         for rule in self.settings.available:
             mask &= self._can_be_had(rule)
         for category in self.settings.categories:
@@ -290,14 +298,20 @@ class Rules:
     ) -> None:
         """The pins that hold and are allowed have their places."""
         for pin in self._pins:
+            item = self._id(pin.item)
             if (
                 pin.place < request.k
                 and pin.holds(request)
-                and pin.item < len(allowed)
-                and allowed[pin.item]
-                and pin.item not in excluded
+                and item < len(allowed)
+                and allowed[item]
+                and item not in excluded
             ):
-                walk.pin(pin.place, Pick(pin.item, _score(index, request, pin.item), "pinned"))
+                walk.pin(pin.place, Pick(item, _score(index, request, item), "pinned"))
+
+    def _id(self, key: str) -> int:
+        """The id of an item that the rules name; 1, which is no item, while it is not there."""
+        found: int = self.catalogue.later.get(key, self._ids[key])
+        return found
 
     def _places_of_new(self, free: Sequence[int], draw: int) -> list[int]:
         """Which of the free places are for new items."""
@@ -327,7 +341,7 @@ def _microseconds(moment: datetime.datetime | None) -> int | None:
     return None if moment is None else round(moment.timestamp() * 1_000_000)
 
 
-def _faults(settings: RuleSettings, catalogue: Catalogue) -> Iterator[str]:
+def _faults(settings: RuleSettings, catalogue: Catalogue, unknown: Collection[str]) -> Iterator[str]:
     """What the rules name and the catalogue does not have."""
     for rule in settings.available:
         if rule.above is not None:
@@ -340,10 +354,7 @@ def _faults(settings: RuleSettings, catalogue: Catalogue) -> Iterator[str]:
         yield from _field_fault(catalogue, "caps", cap.field)
     named = [("unavailable", key) for key in settings.unavailable]
     named += [("pins", pin.item) for pin in settings.pins]
-    known = catalogue.items.ids([key for _, key in named]) != UNKNOWN
-    yield from (
-        f"{of}: '{key}' is no item" for (of, key), there in zip(named, known, strict=True) if not there
-    )
+    yield from (f"{of}: '{key}' is no item" for of, key in named if key in unknown)
     for seen in settings.seen:
         if seen.event is not None and seen.event not in catalogue.events:
             hint = did_you_mean(seen.event, catalogue.events)

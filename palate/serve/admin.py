@@ -15,9 +15,13 @@ def admin_router(engine: Engine) -> APIRouter:
 
     @router.post("/reload")
     def reload(body: ReloadIn, who: Admin) -> ReloadOut:
-        """What was exported last answers from now on; or, with ``previous``, what answered before."""
+        """What was exported last answers from now on; or, with ``previous``, what answered before.
+
+        Other workers and other servers over the same store follow within seconds, and after a restart the
+        same model answers until another one is exported.
+        """
         audit(engine.store, who, "reload", body.to)
-        live = engine.reload(body.to)
-        return ReloadOut(model=live.digest, previous=engine.previous.digest if engine.previous else None)
+        choice = engine.reload(body.to)
+        return ReloadOut(model=choice.model, previous=choice.previous)
 
     return router

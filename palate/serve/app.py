@@ -10,7 +10,7 @@ from pathlib import Path
 from fastapi import FastAPI
 from starlette.concurrency import run_in_threadpool
 
-from palate.serve import keys, limits, log, metrics, problems
+from palate.serve import keys, limits, log, metrics, paths, problems, quick
 from palate.serve.admin import admin_router
 from palate.serve.asking import Asked
 from palate.serve.compare import compare_router
@@ -31,10 +31,13 @@ from palate.serve.users import guarded_users_router, reading_users_router
 from palate.store.opening import open_store
 
 
-def create_app(run: Path, options: ServeOptions) -> FastAPI:
+def create_app(run: Path, options: ServeOptions, *, fresh: bool = True) -> FastAPI:
     """An application that answers by this run; its models are loaded and warm when this returns.
 
     Its keys are those of the environment. When it is stopped, what waits is answered and the store is closed.
+
+    Args:
+        fresh: whether an export that is new since the last start answers; otherwise what answers elsewhere.
 
     Raises:
         BundleError: RUN/serving is absent or cannot be used.
@@ -46,7 +49,9 @@ def create_app(run: Path, options: ServeOptions) -> FastAPI:
         known = Keys.from_environment()
         app = described(known, _lifespan)
         app.state.keys, app.state.ready = known, False
-        keys.install(app)  # each is around those before it
+        quick.install(app)  # each is around those before it
+        keys.install(app)
+        paths.install(app)
         limits.install(app, options)
         problems.install(app)
         numbers = metrics.install(app)
@@ -57,14 +62,16 @@ def create_app(run: Path, options: ServeOptions) -> FastAPI:
             store=store,
             rules=options.rules,
             threads=options.threads,
+            exact_up_to=options.exact_up_to,
             most_waiting=options.queue,
             metrics=numbers,
+            fresh=fresh,
         )
         engine = start(run)
         opened.callback(engine.close)
         beside: Engine | None = None
         if options.beside is not None:
-            beside = start(options.beside)
+            beside = start(options.beside, name=f"beside/{options.beside.resolve().name}")
             opened.callback(beside.close)
         for each in (engine, beside):
             if each is not None:

@@ -14,7 +14,7 @@ from palate.serve.live import Live
 from palate.serve.overview import Now
 from palate.serve.record import judgements
 from palate.serve.standing import Sample
-from palate.serve.wire import Key
+from palate.serve.wire import PathKey
 
 MOST_K = 100
 K = 10
@@ -69,7 +69,7 @@ def compare_router(now: Now, beside: Now | None) -> APIRouter:
         return [now(), beside()]
 
     @router.get("/users/{user}")
-    def person(user: Key, k: int = Query(K, ge=1, le=MOST_K)) -> ComparedView:
+    def person(user: PathKey, k: int = Query(K, ge=1, le=MOST_K)) -> ComparedView:
         """What each of the two runs recommends to this person, by the same events and rules."""
         runs = [
             RunView(name=run.run.name, model=run.digest, items=run.recommended(user, k)) for run in both()

@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Mapping, Sequence
 from concurrent.futures import Future
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-from palate.errors import ConflictError, PalateError, UnknownKeyError
-from palate.retrieve.build import EXACT_UP_TO
+from palate.errors import PalateError, UnknownKeyError
 from palate.serve.asking import Answered, Asked, answers
 from palate.serve.batching import Batcher
 from palate.serve.live import Live
 from palate.serve.metrics import Metrics
-from palate.store.records import AppendResult, ItemChange, ItemState, StoredEvent
+from palate.serve.models import Models
+from palate.store.records import AppendResult, ItemChange, ItemState, ModelChoice, StoredEvent
 from palate.store.store import EventStore
 
 MOST_WAITING = 1_024
@@ -36,20 +35,24 @@ class Engine:
         *,
         rules: Path | None = None,
         threads: int = 1,
-        exact_up_to: int = EXACT_UP_TO,
+        exact_up_to: int | None = None,
         most_waiting: int = MOST_WAITING,
         most_together: int = MOST_TOGETHER,
         metrics: Metrics,
+        name: str = "",
+        fresh: bool = True,
     ) -> None:
         """The run is loaded and has heard all that the store says.
 
         Args:
             rules: a YAML file.
             threads: that work on one pass of the network.
-            exact_up_to: items up to which a search compares all of them.
+            exact_up_to: items up to which a search compares all of them; measured if it is not given.
             most_waiting: requests that may wait; the next is refused.
             most_together: requests that are answered together.
             metrics: are told how long the stages of answering took, and what there is.
+            name: under which the store knows which model of this run answers; by default that of its folder.
+            fresh: as ``Models``.
 
         Raises:
             BundleError: RUN/serving is absent, incomplete, altered, damaged or of another format.
@@ -58,16 +61,17 @@ class Engine:
             MissingExtraError: ONNX Runtime or USearch is not installed.
         """
         self.run, self.store = run, store
-        self._load = partial(Live.load, run, store, rules=rules, threads=threads, exact_up_to=exact_up_to)
+        load = partial(Live.load, run, store, rules=rules, threads=threads, exact_up_to=exact_up_to)
         self._metrics = metrics
-        self._swapping = threading.Lock()
-        self.live = self._load()
-        """What answers now."""
-        self.previous: Live | None = None
-        """What answered before the last reload."""
+        self._models = Models(run, name or run.resolve().name, store, load, fresh=fresh)
         self._batcher: Batcher[Asked, Answered] = Batcher(
             self._answers, most_waiting=most_waiting, most_together=most_together
         )
+
+    @property
+    def live(self) -> Live:
+        """What answers now."""
+        return self._models.live
 
     def now(self) -> Live:
         """What answers now, with all that the store says up to this moment.
@@ -187,9 +191,9 @@ class Engine:
 
     # The model
 
-    def reload(self, to: str) -> Live:
+    def reload(self, to: str) -> ModelChoice:
         """What RUN/serving holds now answers from the next request on; or, with ``previous``, what answered
-        before the last reload. On an error nothing is changed.
+        before. Other processes over the same store follow. On an error nothing is changed.
 
         Raises:
             ConflictError: there is no previous one.
@@ -197,17 +201,9 @@ class Engine:
             SettingsError: the rules name what the new model does not have.
             StoreError: the store does not answer.
         """
-        with self._swapping:
-            if to == "previous":
-                if self.previous is None:
-                    raise ConflictError("Nothing was loaded before this model. Reload the latest first.")
-                self.previous.catch_up()
-                coming = self.previous
-            else:
-                coming = self._load()
-            self.previous, self.live = self.live, coming
-            return coming
+        return self._models.reload(to)
 
     def close(self) -> None:
         """Who waits is answered, and nobody else. The store stays open."""
+        self._models.close()
         self._batcher.close()

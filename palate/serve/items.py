@@ -6,7 +6,7 @@ import io
 from typing import Annotated
 
 import numpy as np
-from fastapi import APIRouter, HTTPException, Path, Query, Request, Response
+from fastapi import APIRouter, HTTPException, Query, Request, Response
 from PIL import Image
 from starlette.concurrency import run_in_threadpool
 
@@ -25,7 +25,7 @@ from palate.serve.wire import (
     Filter,
     ItemOut,
     ItemsOut,
-    Key,
+    PathKey,
     RemovedOut,
     ShortText,
     SimilarItemsOut,
@@ -34,8 +34,6 @@ from palate.serve.wire import (
 PICTURES = {"PNG": "image/png", "JPEG": "image/jpeg", "GIF": "image/gif", "WEBP": "image/webp"}
 SANDBOXED = {"Content-Security-Policy": "default-src 'none'; sandbox", "X-Content-Type-Options": "nosniff"}
 """What somebody uploaded is shown as nothing but a picture."""
-
-Item = Annotated[Key, Path()]
 
 
 def reading_items_router(engine: Engine) -> APIRouter:
@@ -61,12 +59,12 @@ def reading_items_router(engine: Engine) -> APIRouter:
         return ItemsOut(total=len(found), items=[ItemOut(**each) for each in shown])
 
     @router.get("/{item}")
-    def one_item(item: Item) -> ItemOut:
+    def one_item(item: PathKey) -> ItemOut:
         """One item, also if it is hidden."""
         return shown_item(engine.now(), item)
 
     @router.get("/{item}/similar")
-    def similar(item: Item, k: Annotated[int, Query(ge=1, le=MOST_K)] = 10) -> SimilarItemsOut:
+    def similar(item: PathKey, k: Annotated[int, Query(ge=1, le=MOST_K)] = 10) -> SimilarItemsOut:
         """The items that may be shown and whose vectors lie closest by cosine."""
         live = engine.now()
         ids, scores = similar_items(live, number_of(live, item), k)
@@ -80,7 +78,7 @@ def reading_items_router(engine: Engine) -> APIRouter:
         response_class=Response,
         responses={200: {"content": {kind: {} for kind in PICTURES.values()}}},
     )
-    def media(item: Item, field: Annotated[Key, Path()]) -> Response:
+    def media(item: PathKey, field: PathKey) -> Response:
         """The picture of this field: as it was uploaded, or as training saw it."""
         live = engine.now()
         return _picture(live, number_of(live, item), item, field)
@@ -93,31 +91,31 @@ def changing_items_router(engine: Engine) -> APIRouter:
     router = APIRouter(prefix="/v1/items", tags=["items"])
 
     @router.put("/{item}", openapi_extra=DESCRIBED_BY)
-    async def put(item: Item, request: Request) -> ItemOut:
+    async def put(item: PathKey, request: Request) -> ItemOut:
         """The item is described by this alone; it may be recommended when the answer comes."""
         said = await sent(request)
         return shown_item(await run_in_threadpool(engine.put_item, item, said.fields, said.files), item)
 
     @router.patch("/{item}", openapi_extra=DESCRIBED_BY)
-    async def patch(item: Item, request: Request) -> ItemOut:
+    async def patch(item: PathKey, request: Request) -> ItemOut:
         """These fields are described anew, and the others stay; null clears a field."""
         said = await sent(request)
         return shown_item(await run_in_threadpool(engine.patch_item, item, said.fields, said.files), item)
 
     @router.delete("/{item}")
-    def remove(item: Item, who: Writer) -> RemovedOut:
+    def remove(item: PathKey, who: Writer) -> RemovedOut:
         """The item is gone until it is put again; histories still hold it."""
         audit(engine.store, who, "remove", item)
         engine.remove_item(item)
         return RemovedOut(item=item)
 
     @router.post("/{item}/hide")
-    def hide(item: Item) -> ItemOut:
+    def hide(item: PathKey) -> ItemOut:
         """The item is recommended to nobody until it is shown again."""
         return shown_item(engine.hide_item(item), item)
 
     @router.post("/{item}/show")
-    def show(item: Item) -> ItemOut:
+    def show(item: PathKey) -> ItemOut:
         """The item is not hidden any more."""
         return shown_item(engine.show_item(item), item)
 

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import logging
+import multiprocessing
 import os
 import signal
 import socket
 import sys
+import threading
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -98,10 +100,14 @@ def worker() -> ASGIApp:
     """The application of one worker, as the environment says. Why there is none is told to the launcher."""
     setup = Setup.model_validate_json(os.environ[SETUP])
     log.configure(setup.options)
+    _end_with_the_launcher()
     try:
         from palate.serve.app import create_app  # once the environment is complete: metrics look at it
 
-        app = create_app(setup.run, setup.options)
+        # A worker that takes another's place answers as the others do, whatever was exported meanwhile.
+        begun = setup.failure.with_name("begun")
+        app = create_app(setup.run, setup.options, fresh=not begun.exists())
+        begun.touch()
     except Exception as error:
         if not isinstance(error, PalateError):
             story.exception("the server could not start")
@@ -109,6 +115,19 @@ def worker() -> ASGIApp:
         sys.exit(STARTUP_FAILURE)
     story.info("%s answers at %s", setup.run.name, setup.address)
     return app
+
+
+def _end_with_the_launcher() -> None:
+    """A worker whose launcher is gone, however it went, stops in order: nobody else would ever stop it."""
+    launcher = multiprocessing.parent_process()
+    if launcher is None:
+        return
+
+    def watch() -> None:
+        launcher.join()
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    threading.Thread(target=watch, name="palate-launcher", daemon=True).start()
 
 
 def _run(options: ServeOptions, listening: socket.socket) -> None:

@@ -14,21 +14,29 @@ from typing import Any, NamedTuple, Self
 import numpy as np
 import polars as pl
 
-from palate.data.manifest import sha256_of
 from palate.data.store import load_prepared, replacing
 from palate.errors import BundleError, DataError, PalateError
 from palate.explain.answer import Parts, parts_of
 from palate.retrieve.approximate import ApproximateIndex
-from palate.retrieve.build import DESCRIPTION, build_index, load_index, save_index
+from palate.retrieve.build import (
+    ALWAYS_EXACT,
+    DESCRIPTION,
+    build_index,
+    exact_limit,
+    load_index,
+    save_index,
+)
 from palate.retrieve.catalogue import Catalogue
-from palate.retrieve.fallback import Fallback
+from palate.retrieve.fallback import Fallback, Popularity
 from palate.retrieve.index import ExactIndex, Vectors
 from palate.retrieve.rule_settings import RuleSettings
 from palate.retrieve.rules import Rules
-from palate.runtime.model import MANIFEST, Answer, Bonuses, ServingModel
-from palate.schema import FIRST_ID, PADDING, UNKNOWN, FieldKind, Histories, IntArray, Media
+from palate.runtime.model import Answer, Bonuses, ServingModel
+from palate.schema import FIRST_ID, PADDING, UNKNOWN, BoolArray, FieldKind, Histories, IntArray, Media
 from palate.serve.asking import Asked, answers, untimed
+from palate.serve.awaited import Awaited
 from palate.serve.goods import UNSHOWN, Goods, Reader
+from palate.serve.kept import INDEX, SERVING, digest_of
 from palate.serve.people import MOST_EVENTS, People, ids_by_text, texts
 from palate.store.records import Heads, ItemChange, ItemState, StoredEvent
 from palate.store.store import EventStore
@@ -62,18 +70,23 @@ class Live:
     def __init__(
         self,
         run: Path,
+        place: Path,
         digest: str,
         model: ServingModel,
         store: EventStore,
         *,
         rules: Path | None,
-        exact_up_to: int,
+        exact_up_to: int | None,
     ) -> None:
-        """The model as it was exported; nothing of the store is applied yet.
+        """The model as it was exported, with all that the store says.
+
+        Args:
+            place: the folder that the index is kept in.
 
         Raises:
-            SettingsError: rules that name what is not there.
+            SettingsError: rules that cannot be read, or name what is not there.
         """
+        settings = RuleSettings() if rules is None else RuleSettings.load(rules)
         self.run, self.digest, self.model, self.store = run, digest, model, store
         self._keys = ["", "", *texts(model.prepared.items.series)]
         self._ids = ids_by_text(model.prepared.items.series)
@@ -81,15 +94,15 @@ class Live:
         self._absent = set(np.flatnonzero(~model.allowed)[FIRST_ID:].tolist())
         self._removed_by_model = frozenset(model.prepared.removed.tolist())
         self._gone = set(self._removed_by_model)
-        self.index = index_of(model, run, exact_up_to)
+        self.index = index_of(model, place / INDEX, exact_up_to)
         self.catalogue = Catalogue.of(model.prepared, model.allowed)
-        self.rules = (
-            Rules(RuleSettings(), self.catalogue) if rules is None else Rules.load(rules, self.catalogue)
-        )
-        self.fallback = Fallback(self.rules)
-        self.people = People(model.prepared, self.id_of)
+        self._popularity = Popularity(settings.fallback.half_life_days, self.catalogue.size)
         if model.prepared.schema.has_time:
-            self.fallback.popularity.add(model.prepared.histories.item, model.prepared.histories.time)
+            self._popularity.add(model.prepared.histories.item, model.prepared.histories.time)
+        self._awaited = Awaited()
+        self._former: dict[str, int] = {}
+        """Ids that items of the store had before they were removed."""
+        self.people = People(model.prepared, self.id_of)
         self._changes: dict[int, ItemChange] = {}  # without the bytes of files
         self._parts: dict[int, list[Vectors]] = {}
         self._cards: dict[int, Card] = {}
@@ -98,42 +111,55 @@ class Live:
         self._texts = [f.name for f in model.prepared.schema.fields if f.kind == FieldKind.TEXT]
         self._spoken = self._lowered()
         self._histories: dict[str, Histories] = {}
+        self._counted: tuple[BoolArray | None, int] = (None, 0)
         self._applied = Heads(0, 0, 0)
         self._applying = threading.Lock()
+        self.catch_up()  # first, since rules may name what came after training
+        named = "rules" if rules is None else str(rules)
+        self.rules = Rules(settings, self.catalogue, named, self._former)
+        self.fallback = Fallback(self.rules, self._popularity)
 
     @classmethod
     def load(
-        cls, run: Path, store: EventStore, *, rules: Path | None, threads: int, exact_up_to: int
+        cls,
+        run: Path,
+        store: EventStore,
+        place: Path,
+        *,
+        rules: Path | None,
+        threads: int,
+        exact_up_to: int | None,
     ) -> Self:
-        """What RUN/serving holds, with all that the store says.
+        """What PLACE/serving holds, with all that the store says.
 
         Args:
+            place: RUN, or the folder of an earlier export of it.
             rules: a YAML file.
             threads: that work on one pass of the network.
-            exact_up_to: items up to which a search compares all of them.
+            exact_up_to: items up to which a search compares all of them; None measures it.
 
         Raises:
             BundleError: there is none, or it is incomplete, altered, damaged or of another format.
             SettingsError: the rules name what is not there, or cannot be read.
             MissingExtraError: ONNX Runtime or USearch is not installed.
         """
-        manifest = run / "serving" / MANIFEST
         model, before = None, None
         while model is None:  # an export may take the folder's place meanwhile
-            before = sha256_of(manifest) if manifest.is_file() else None
-            loaded = ServingModel.load(run / "serving", threads=threads)
-            if before is not None and manifest.is_file() and sha256_of(manifest) == before:
+            before = digest_of(place)
+            loaded = ServingModel.load(place / SERVING, threads=threads)
+            if before is not None and digest_of(place) == before:
                 model = loaded
-        live = cls(run, str(before)[:16], model, store, rules=rules, exact_up_to=exact_up_to)
-        live.catch_up()
-        return live
+        return cls(run, place, str(before), model, store, rules=rules, exact_up_to=exact_up_to)
 
     # What is there
 
     @property
     def shown(self) -> int:
         """Items that may be recommended."""
-        return int(np.count_nonzero(self.rules.allowed()))
+        allowed = self.rules.allowed()
+        if allowed is not self._counted[0]:
+            self._counted = allowed, int(np.count_nonzero(allowed))
+        return self._counted[1]
 
     def id_of(self, item: str) -> int:
         """The item's id; 1 where it is unknown. Removed items of the model have one."""
@@ -287,12 +313,16 @@ class Live:
         trained: dict[str, set[tuple[int, int, int]]] = {}
         for event in events:
             row = self.people.row(event)
+            if row is None:
+                if self.people.code(event.event) is not None:
+                    self._awaited.add(event.item, event.time)
+                continue
             if event.user not in trained:
                 trained[event.user] = set(self.people.trained(event.user))
-            if row is not None and row not in trained[event.user]:
+            if row not in trained[event.user]:
                 rows.append(row)
         columns = np.array(rows, np.int64).reshape(-1, 3)
-        self.fallback.popularity.add(columns[:, 0], columns[:, 2])
+        self._popularity.add(columns[:, 0], columns[:, 2])
 
     def _apply(self, changes: Sequence[ItemChange]) -> None:
         """These items, each there once, are what the changes say."""
@@ -332,6 +362,7 @@ class Live:
     def _remove(self, change: ItemChange) -> None:
         number = self._ids.get(change.item)
         if number is None:
+            self._former.setdefault(change.item, UNKNOWN)
             return
         one = np.array([number])
         self._gone.add(number)
@@ -342,6 +373,7 @@ class Live:
             self.index.remove(one)
         else:  # nothing is known of it any more
             del self._ids[change.item]
+            self._former[change.item] = number
             if number not in self._absent:
                 self.index.remove(one)
         self._absent.add(number)
@@ -374,7 +406,14 @@ class Live:
                 goods.table[row : row + 1].drop("item"),
                 new=number >= len(warm) or not warm[number],
                 shown=told and change.state == ItemState.SHOWN,
+                keys=[change.item] if is_new else (),
             )
+            if is_new:
+                former = self._former.pop(change.item, UNKNOWN)
+                if former != UNKNOWN:
+                    self._popularity.move(former, number)
+                times = self._awaited.take(change.item)
+                self._popularity.add(np.full(len(times), number), times)
             self._gone.discard(number)
             self._ids[change.item] = number
             if not told:  # nothing is known of it but its name
@@ -401,8 +440,8 @@ class Live:
     def _made(self, numbers: Sequence[int]) -> dict[int, Card]:
         table = self.model.prepared.catalogue
         base = [number for number in numbers if number < table.height]
-        rows = table.select(self._plain)[base].to_dicts() if self._plain else []
-        own = dict(zip(base, rows, strict=False))
+        columns = {name: table[name].gather(base).to_list() for name in self._plain}
+        own = {number: {name: of[row] for name, of in columns.items()} for row, number in enumerate(base)}
         cards = {}
         for number in numbers:
             change = self._changes.get(number)
@@ -437,22 +476,24 @@ class Live:
         return "\n".join([change.item, *said]).lower()
 
 
-def index_of(model: ServingModel, run: Path, exact_up_to: int) -> ExactIndex | ApproximateIndex:
-    """The index of the model's items. A graph takes long to build, so it is kept in RUN/index, where that can
-    be written.
+def index_of(model: ServingModel, folder: Path, exact_up_to: int | None) -> ExactIndex | ApproximateIndex:
+    """The index of the model's items. A graph takes long to build, so it is kept in the folder, where that
+    can be written; so is what was measured, for every later start.
 
     Raises:
         MissingExtraError: it is approximate, and USearch is not installed.
     """
     absent = np.flatnonzero(~model.allowed)[FIRST_ID:]
-    if len(model.vectors) - len(absent) <= exact_up_to:
+    if len(model.vectors) - len(absent) <= (ALWAYS_EXACT if exact_up_to is None else exact_up_to):
         return ExactIndex(model.vectors, absent)
-    folder = run / "index"
     try:
-        return load_index(folder, model.vectors, absent=absent)
+        kept = load_index(folder, model.vectors, absent=absent)
+        if exact_up_to is None or isinstance(kept, ApproximateIndex):
+            return kept
     except BundleError:
         logger.info("building the index of %s items", f"{len(model.vectors):,}")
-    index = build_index(model.vectors, _states(model), absent=absent, exact_up_to=exact_up_to)
+    limit = exact_limit(model.vectors.shape[1]) if exact_up_to is None else exact_up_to
+    index = build_index(model.vectors, _states(model), absent=absent, exact_up_to=limit)
     try:
         with replacing(folder, DESCRIPTION, "an index") as writing:
             save_index(index, writing)

@@ -96,6 +96,8 @@ class Metrics:
 
     def model(self, digest: str) -> None:
         """This model answers from now on."""
+        if digest == self._present:
+            return
         if self._present:
             self._model.labels(self._present).set(0)
         self._model.labels(digest).set(1)

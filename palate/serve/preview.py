@@ -23,7 +23,7 @@ from palate.serve.overview import Now
 from palate.serve.similar import nearest_items
 from palate.serve.standing import Sample, parts, standing
 from palate.serve.uploads import DESCRIBED_BY, Sent, sent
-from palate.serve.wire import Key, NearItemOut
+from palate.serve.wire import NearItemOut, PathKey
 from palate.store.records import ItemChange, ItemState
 
 SHOWN = 12
@@ -88,7 +88,7 @@ def preview_router(now: Now) -> APIRouter:
     router, samples = APIRouter(prefix="/v1/items", tags=["page"]), Samples()
 
     @router.get("/{item}/people")
-    def people(item: Key, limit: int = Query(SHOWN, ge=1, le=100)) -> StandingView:
+    def people(item: PathKey, limit: int = Query(SHOWN, ge=1, le=100)) -> StandingView:
         """Where this item stands for sampled people, and for whom it stands highest."""
         live = now()
         number = number_of(live, item)

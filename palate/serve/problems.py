@@ -88,7 +88,7 @@ PROBLEMS: dict[int | str, dict[str, Any]] = {
 
 def install(app: FastAPI) -> None:
     """Errors of every route are answered in this shape; each answer names its request."""
-    app.add_exception_handler(PalateError, _of_palate)
+    app.add_exception_handler(PalateError, of_palate)
     app.add_exception_handler(HTTPException, _of_http)
     app.add_exception_handler(RequestValidationError, _of_validation)
     app.add_middleware(Requests)
@@ -151,7 +151,12 @@ class Requests:
             REQUEST_ID.reset(reset)
 
 
-async def _of_palate(request: Request, error: Exception) -> JSONResponse:
+async def of_palate(request: Request, error: Exception) -> JSONResponse:
+    """The answer to an error of ours.
+
+    Raises:
+        Exception: the error itself, where it is no fault of the request.
+    """
     status = next((status for kind, status in STATUS if isinstance(error, kind)), 500)
     if status == 500:
         raise error
@@ -174,10 +179,21 @@ async def _of_validation(request: Request, error: Exception) -> JSONResponse:
     """Names what is wrong and where, and does not repeat what was sent."""
     assert isinstance(error, RequestValidationError)
     faults = error.errors()
+    if any(fault["loc"][:1] == ("body",) for fault in faults) and _sent_something_else(request):
+        return problem(request.scope, 415, "Send JSON, with Content-Type: application/json.")
     named = [f"{_place(fault['loc'])}: {fault['msg']}"[: LONGEST // FAULTS] for fault in faults[:FAULTS]]
     more = f" And {len(faults) - FAULTS} more." if len(faults) > FAULTS else ""
     status = 400 if any(fault["type"] == "json_invalid" for fault in faults) else 422
     return problem(request.scope, status, ". ".join(named) + "." + more)
+
+
+def _sent_something_else(request: Request) -> bool:
+    """Whether there is a body, and it does not say that it is JSON; then nobody has read it as that."""
+    headers = request.headers
+    kind = headers.get("content-type", "").partition(";")[0].strip().lower()
+    is_json = kind == "application/json" or (kind.startswith("application/") and kind.endswith("+json"))
+    has_body = headers.get("content-length", "0") != "0" or "transfer-encoding" in headers
+    return has_body and not is_json
 
 
 def _place(path: tuple[int | str, ...]) -> str:

@@ -12,7 +12,7 @@ from starlette.concurrency import run_in_threadpool
 
 from palate.serve.asking import Answered, Asked, Met
 from palate.serve.engine import Engine
-from palate.serve.wire import HistoryIn, Key, Language, Options, QueryOptions, RecommendationsOut
+from palate.serve.wire import HistoryIn, Language, Options, PathKey, QueryOptions, RecommendationsOut
 
 
 def recommending_router(engine: Engine) -> APIRouter:
@@ -20,7 +20,7 @@ def recommending_router(engine: Engine) -> APIRouter:
     router = APIRouter(prefix="/v1", tags=["recommendations"])
 
     @router.get("/users/{user}/recommendations", response_model=RecommendationsOut)
-    async def recommendations(user: Key, options: Annotated[QueryOptions, Query()]) -> Response:
+    async def recommendations(user: PathKey, options: Annotated[QueryOptions, Query()]) -> Response:
         """The best items for this person, from all events up to this moment."""
         asked = asked_of(options, options.at, user=user)
         return await _answer(engine, asked, options)
@@ -66,10 +66,19 @@ def by_field(filters: Sequence[str]) -> dict[str, tuple[str, ...]]:
 
 
 async def _answer(engine: Engine, asked: Asked, options: Options) -> Response:
+    if not options.explain:
+        return await listed(engine, asked)
     answered = await asyncio.wrap_future(engine.submit(asked))
-    if options.explain:
-        return await run_in_threadpool(_written, answered, options.language)
-    return _written(answered, None)
+    return await run_in_threadpool(_written, answered, options.language)
+
+
+async def listed(engine: Engine, asked: Asked) -> Response:
+    """The list, without reasons.
+
+    Raises:
+        PalateError: as ``Engine.submit``, or what is asked cannot be answered.
+    """
+    return _written(await asyncio.wrap_future(engine.submit(asked)), None)
 
 
 def _written(answered: Answered, language: Language | None) -> Response:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Annotated
 
 import numpy as np
-from fastapi import APIRouter, Path, Query
+from fastapi import APIRouter, Query
 
 from palate.serve.audit import Admin, audit
 from palate.serve.engine import Engine
@@ -14,14 +14,12 @@ from palate.serve.wire import (
     MOST_K,
     EventOut,
     ForgottenOut,
-    Key,
     NearUserOut,
+    PathKey,
     SimilarUsersOut,
     TrainedEventOut,
     UserOut,
 )
-
-User = Annotated[Key, Path()]
 
 
 def reading_users_router(engine: Engine) -> APIRouter:
@@ -29,7 +27,7 @@ def reading_users_router(engine: Engine) -> APIRouter:
     router, everybody = APIRouter(prefix="/v1/users", tags=["people"]), Everybody()
 
     @router.get("/{user}/similar")
-    def similar(user: User, k: Annotated[int, Query(ge=1, le=MOST_K)] = 10) -> SimilarUsersOut:
+    def similar(user: PathKey, k: Annotated[int, Query(ge=1, le=MOST_K)] = 10) -> SimilarUsersOut:
         """People of the training data whose taste lies closest by cosine."""
         live = engine.now()
         among, keys, scores = everybody.near(live, user, k)
@@ -44,7 +42,7 @@ def guarded_users_router(engine: Engine) -> APIRouter:
     router = APIRouter(prefix="/v1/users", tags=["people"])
 
     @router.get("/{user}")
-    def export(user: User, who: Admin) -> UserOut:
+    def export(user: PathKey, who: Admin) -> UserOut:
         """All that is kept of this person."""
         audit(engine.store, who, "export", user)
         live = engine.now()
@@ -66,7 +64,7 @@ def guarded_users_router(engine: Engine) -> APIRouter:
         )
 
     @router.delete("/{user}")
-    def forget(user: User, who: Admin) -> ForgottenOut:
+    def forget(user: PathKey, who: Admin) -> ForgottenOut:
         """Deletes the person's events; those of the training data do not count any more."""
         audit(engine.store, who, "forget", user)
         return ForgottenOut(user=user, forgotten=engine.forget(user))

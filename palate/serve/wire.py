@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime
 from typing import Annotated, Any, Literal
 
+from fastapi import Path
 from pydantic import (
     AfterValidator,
     BaseModel,
@@ -15,6 +16,7 @@ from pydantic import (
     WithJsonSchema,
 )
 
+from palate.serve.paths import with_slashes
 from palate.store.records import LONGEST_KEY
 
 MOST_K = 500
@@ -69,6 +71,8 @@ def _filter(text: str) -> str:
 
 
 Key = Annotated[str, StringConstraints(min_length=1, max_length=LONGEST_KEY), AfterValidator(_key)]
+PathKey = Annotated[Key, BeforeValidator(with_slashes), Path()]
+"""A key that stands in a path, where ``%2F`` is a slash of the key."""
 Moment = Annotated[
     int,
     BeforeValidator(_microseconds),

@@ -83,12 +83,26 @@ FORGOTTEN = Table(
     sqlite_autoincrement=True,
 )
 
+# Which export of a run answers, since when: each line takes the place of those before it. Every process that
+# serves the run goes by the last one.
+MODELS = Table(
+    "palate_models",
+    METADATA,
+    Column("number", _SEQUENCE, primary_key=True, autoincrement=True),
+    Column("run", Text, nullable=False),
+    Column("model", Text, nullable=False),
+    Column("previous", Text),
+    Column("exported", Text, nullable=False),
+    sqlite_autoincrement=True,
+)
+Index("palate_models_of_run", MODELS.c.run, MODELS.c.number)
+
 VERSION = Table("palate_store_version", METADATA, Column("version", Integer, nullable=False))
 
 Step = Callable[[Connection], None]
 
-STEPS: tuple[Step, ...] = ()
-"""Step n leads the tables of version n + 1 to version n + 2; there has been one version so far."""
+STEPS: tuple[Step, ...] = (MODELS.create,)
+"""Step n leads the tables of version n + 1 to version n + 2."""
 
 
 def bring_up_to_date(connection: Connection, steps: tuple[Step, ...] = STEPS) -> None:

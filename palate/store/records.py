@@ -80,6 +80,19 @@ class ItemChange(NamedTuple):
     """By field, the bytes of a file, as they came."""
 
 
+class ModelChoice(NamedTuple):
+    """Which export of a run answers."""
+
+    number: int
+    """Grows with every choice."""
+    model: str
+    """The digest of the export that answers."""
+    previous: str | None
+    """The digest of the one that answered before."""
+    exported: str
+    """The digest of what had been exported last when this was chosen."""
+
+
 class AuditLine(NamedTuple):
     """One call that changed or read what is guarded."""
 

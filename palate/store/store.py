@@ -7,6 +7,7 @@ order: whoever has read up to a number has missed nothing before it.
 from __future__ import annotations
 
 import json
+import sqlite3
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -26,13 +27,14 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from palate.data.databases import reason, shown
 from palate.errors import ConflictError, StoreError, UnknownKeyError
-from palate.store.layout import AUDIT, EVENTS, FORGOTTEN, ITEM_CHANGES, ITEM_MEDIA
+from palate.store.layout import AUDIT, EVENTS, FORGOTTEN, ITEM_CHANGES, ITEM_MEDIA, MODELS
 from palate.store.records import (
     AppendResult,
     AuditLine,
     Heads,
     ItemChange,
     ItemState,
+    ModelChoice,
     StoredEvent,
     checked_event,
     checked_key,
@@ -80,6 +82,13 @@ _FORGOTTEN = select(FORGOTTEN.c.sequence, FORGOTTEN.c.digest).where(
 )
 _LINES = select(*(AUDIT.c[name] for name in AuditLine._fields)).order_by(AUDIT.c.sequence.desc())
 
+_CHOICE = (
+    select(*(MODELS.c[name] for name in ModelChoice._fields))
+    .where(MODELS.c.run == bindparam("run"))
+    .order_by(MODELS.c.number.desc())
+    .limit(1)
+)
+
 Answer = TypeVar("Answer")
 
 
@@ -115,6 +124,10 @@ class EventStore:
         self._arrivals = threading.Lock()
         self._waiting: list[_Call] = []
         self._closed = False
+        self._asking = threading.Lock()
+        self._heads = Heads(0, 0, 0)
+        self._heads_of: int | None = None
+        self._looking: Any = None
 
     def __repr__(self) -> str:
         return f"EventStore({shown(self._url)!r})"
@@ -215,8 +228,35 @@ class EventStore:
         return [(row.sequence, row.digest) for row in rows]
 
     def heads(self) -> Heads:
-        """How far the numbers of events, changes of items and forgotten people have come."""
-        return Heads(*self._read(lambda connection: connection.execute(_HEADS).one()))
+        """How far the numbers of events, changes of items and forgotten people have come.
+
+        Every answer begins with this question, so SQLite is only asked whether anybody wrote since the last
+        time: that takes microseconds.
+        """
+        with self._asking:
+            # Asked first: what is written after that is found the next time.
+            version = self._version()
+            if version is None or version != self._heads_of:
+                self._heads = Heads(*self._read(lambda connection: connection.execute(_HEADS).one()))
+                self._heads_of = version
+            return self._heads
+
+    def _version(self) -> int | None:
+        """A number that another one follows whenever somebody commits; None where the database has none."""
+        if self._reading_engine.dialect.name != "sqlite":
+            return None
+        with self._translated():
+            if self._looking is None:
+                pooled = self._reading_engine.raw_connection()
+                self._looking = pooled.driver_connection
+                pooled.detach()  # ours alone, since the numbers of two connections say nothing of each other
+            try:
+                cursor = self._looking.execute("PRAGMA data_version")
+                found: int = cursor.fetchone()[0]
+                cursor.close()
+            except sqlite3.Error as error:
+                raise StoreError(f"The event store {shown(self._url)} answered: {error}") from None
+            return found
 
     # Items
 
@@ -319,6 +359,36 @@ class EventStore:
         for name in media:
             checked_key(name, "name of a field")
 
+    # The model
+
+    def choice(self, run: str) -> ModelChoice | None:
+        """Which export of the run answers, as was chosen last; None where nobody has chosen."""
+        row = self._read(lambda connection: connection.execute(_CHOICE, {"run": run}).one_or_none())
+        return None if row is None else ModelChoice._make(row)
+
+    def choose(
+        self, run: str, model: str, previous: str | None, exported: str, *, after: int | None = None
+    ) -> ModelChoice:
+        """From now on this export of the run answers; which one does now.
+
+        Args:
+            after: the number of the choice that this one follows, 0 for none; where somebody has chosen since
+                then, theirs stays and is returned.
+
+        Raises:
+            DataError: a text that cannot be kept.
+        """
+        line = {"run": run, "model": model, "previous": previous, "exported": exported}
+        for name, text in line.items():
+            if text is not None:
+                checked_key(text, name)
+        with self.writing() as connection:
+            now = connection.execute(_CHOICE, {"run": run}).one_or_none()
+            if now is not None and after is not None and now.number != after:
+                return ModelChoice._make(now)
+            connection.execute(insert(MODELS).values(line))
+            return ModelChoice._make(connection.execute(_CHOICE, {"run": run}).one())
+
     # The audit
 
     def audit(self, who: str, action: str, subject: str, time: int) -> None:
@@ -344,6 +414,9 @@ class EventStore:
         """What is being written is finished, and all connections are given back; may be called twice."""
         with self._turn:
             self._closed = True
+            with self._asking:
+                if self._looking is not None:
+                    self._looking.close()
             self._reading_engine.dispose()
             self._writing_engine.dispose()
 
