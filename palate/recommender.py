@@ -396,15 +396,22 @@ class Recommender:
             self.settings.model.max_history,
         )
 
-    def shuffled(self, seed: int = 0) -> Self:
+    def shuffled(self, seed: int = 0, layers: Collection[str] | None = None) -> Self:
         """The same recommender with the numbers of each tensor of weights in random order.
 
         What was learned is gone, and reasons are to change with it.
+
+        Args:
+            seed: of the order.
+            layers: only tensors whose names begin like one of these, in ``model.named_parameters()``; what
+                was kept of the fields belongs to ``items``.
         """
         bundle = self._fitted()
         model, generator = copy.deepcopy(self.model), torch.Generator().manual_seed(seed)
+        named = [*model.named_parameters(), *(("items.", column.vectors) for column in model.items.kept)]
+        begins = ("",) if layers is None else tuple(layers)
         with torch.no_grad():
-            for weights in (*model.parameters(), *(column.vectors for column in model.items.kept)):
+            for weights in (weights for name, weights in named if name.startswith(begins)):
                 order = torch.randperm(weights.numel(), generator=generator).to(weights.device)
                 weights.copy_(weights.flatten()[order].view_as(weights))
         other = type(self)(self._given)

@@ -1,7 +1,7 @@
 """Reasons: shares that add up and name the known cause, the same with and without PyTorch; faithful ones."""
 
 import json
-from itertools import combinations, permutations
+from itertools import combinations, permutations, product
 
 import numpy as np
 import polars as pl
@@ -29,7 +29,16 @@ from palate.explain.events import (
     shapley_values,
     subsets,
 )
-from palate.explain.fidelity import LEVELS, OTHERS, SHARES, SHUFFLED, fidelity
+from palate.explain.fidelity import (
+    BACKWARDS,
+    NUMBERS,
+    OTHERS,
+    SHARES,
+    SHUFFLED,
+    TENTHS,
+    fidelity,
+    rank_correlation,
+)
 from palate.explain.gradients import pixel_gradients, region_gradients, token_gradients
 from palate.explain.sentence import Cause, Resemblance, sentence
 from palate.explain.without import without
@@ -399,14 +408,55 @@ def test_shares_find_the_cause_before_other_orders_do_and_strange_ones_do_not():
     world = {"popularity": np.arange(60), "k": 3, "filter_seen": False}
     allowed = np.ones(30, np.bool_)
     found = fidelity(game(table), histories, allowed, **world)
-    assert found.deletion[SHARES].shape == (40, len(LEVELS))
-    for other in OTHERS:
-        assert found.area("deletion", SHARES).mean() < found.area("deletion", other).mean() - 0.2
-        assert found.area("insertion", SHARES).mean() > found.area("insertion", other).mean() + 0.2
+    assert found.agreement is None
+    for curves, levels in ((found.by_number, NUMBERS), (found.by_tenths, TENTHS)):
+        assert curves.levels == levels
+        assert curves.deletion[SHARES].shape == (40, len(levels))
+        for other in OTHERS:
+            assert curves.area("deletion", SHARES).mean() < curves.area("deletion", other).mean() - 0.2
+            assert curves.area("insertion", SHARES).mean() > curves.area("insertion", other).mean() + 0.2
     strange = game(generator.permutation(table.ravel()).reshape(table.shape))
     found = fidelity(game(table), histories, allowed, **world, shuffled=strange)
     for kind in ("deletion", "insertion"):
-        assert abs((found.area(kind, SHUFFLED) - found.area(kind, "random")).mean()) < 0.15
+        for order in (SHUFFLED, BACKWARDS):
+            difference = found.by_number.area(kind, order) - found.by_number.area(kind, "random")
+            assert abs(difference.mean()) < 0.15
+    assert abs(found.agreement.mean()) < 0.15
+    same = fidelity(game(table), histories, allowed, **world, shuffled=game(table))
+    np.testing.assert_allclose(same.agreement, 1.0)
+
+
+def test_curves_end_where_everything_is_gone_or_there():
+    """Of four events the fifth level takes all: the item is last without them, and first with them."""
+    table = np.zeros((4, 9))
+    table[:, 8] = 1
+    found = fidelity(
+        game(table), Histories.of([[0, 1, 2, 3]]), np.ones(9, np.bool_), np.arange(9), k=1, filter_seen=False
+    )
+    assert found.by_number.insertion["random"].tolist() == [[1.0] * len(NUMBERS)]
+    assert found.by_number.levels[3] == 4
+    with_others = np.concatenate([table, np.zeros((1, 9))])
+    with_others[4, 0] = 0.5
+    found = fidelity(
+        game(with_others),
+        Histories.of([[4, 0, 1, 2, 3]]),
+        np.ones(9, np.bool_),
+        np.arange(9),
+        k=1,
+        filter_seen=False,
+    )
+    assert found.by_number.deletion[SHARES].tolist() == [[1.0, 1.0, 1.0, 0.0] + [1.0] * 6]
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.integers(0, 10_000), st.integers(2, 12))
+def test_rank_correlation_is_that_of_another_library(seed, n):
+    one, other = np.random.default_rng(seed).integers(0, 5, (2, n)).astype(float)
+    table = pl.DataFrame({"one": one, "other": other}).select(pl.all().rank())
+    expected = table.select(pl.corr("one", "other")).item()
+    if len(set(one)) == 1 or len(set(other)) == 1:
+        expected = 0.0
+    assert rank_correlation(one, other) == pytest.approx(expected, abs=1e-9)
 
 
 def test_a_network_with_shuffled_weights_has_the_same_weights_elsewhere(recommender):
@@ -417,14 +467,28 @@ def test_a_network_with_shuffled_weights_has_the_same_weights_elsewhere(recommen
     assert torch.equal(strange.model.items(), recommender.shuffled(seed=1).model.items())
 
 
+def test_only_the_layers_that_are_named_are_shuffled(recommender):
+    strange = recommender.shuffled(seed=1, layers=["behaviour.blocks.1."])
+    changed = {
+        name
+        for (name, own), other in zip(
+            recommender.model.named_parameters(), strange.model.parameters(), strict=True
+        )
+        if not torch.equal(own, other)
+    }
+    assert changed
+    assert all(name.startswith("behaviour.blocks.1.") for name in changed)
+
+
 def test_faithfulness_is_told_with_paired_intervals(recommender):
     told = faithfulness_of(recommender, people=12)
     assert told["people"] == 12
-    for kind in ("deletion", "insertion"):
-        rows = told[kind]
-        assert list(rows) == [SHARES, *OTHERS, SHUFFLED]
+    assert told["agreement"]["low"] <= told["agreement"]["value"] <= told["agreement"]["high"]
+    for by, kind in product(("by_number", "by_tenths"), ("deletion", "insertion")):
+        rows = told[by][kind]
+        assert list(rows) == [SHARES, *OTHERS, SHUFFLED, BACKWARDS]
         for name, row in rows.items():
-            assert len(row["curve"]) == len(LEVELS)
+            assert len(row["curve"]) == len(told[by]["levels"])
             assert row["low"] <= row["area"] <= row["high"]
             if name != SHARES:
                 assert row["difference"]["difference"] == pytest.approx(rows[SHARES]["area"] - row["area"])
