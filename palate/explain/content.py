@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from itertools import islice, pairwise
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import polars as pl
@@ -36,6 +37,61 @@ class Word(NamedTuple):
     stop: int
     """Places in the text, in characters."""
     share: float
+
+
+@dataclass(frozen=True)
+class Told:
+    """What one item says in those of its fields that have parts; a field that is not there has no shares."""
+
+    texts: Mapping[str, str]
+    media: Mapping[str, AnyArray]
+    """Of each field one picture, clip or spectrogram, as in ``region_shares``."""
+
+
+def inside(model: ServingModel, change: Scores, told: Told) -> dict[str, list[dict[str, Any]]]:
+    """Which parts of an item's fields carried it, as they are shown::
+
+        words    {"field", "start", "stop", "share"}: places in the text, in characters
+        regions  {"field", "shares"}: of a picture, 8 rows of 8 numbers, the uppermost first
+        frames   {"field", "start", "stop", "share"}: of a clip, from 0 to 1
+        seconds  {"field", "start", "stop", "share"}: of a track, from where the model begins to listen
+
+    Args:
+        model: as in ``word_shares``.
+        change: as in ``word_shares``.
+        told: what the item says.
+    """
+    kinds = {column.shape.name: column.shape.kind for column in model.items.content.columns}
+    found: dict[str, list[dict[str, Any]]] = {"words": [], "regions": [], "frames": [], "seconds": []}
+    for name, text in told.texts.items():
+        if kinds.get(name) == FieldKind.TEXT:
+            words = word_shares(model, change, name, text)
+            found["words"] += [{"field": name} | word._asdict() for word in words]
+    length = model.settings.model.audio.seconds
+    for name, values in told.media.items():
+        if name not in kinds:
+            continue
+        shares = region_shares(model, change, name, values).tolist()
+        if kinds[name] == FieldKind.IMAGE:
+            found["regions"].append({"field": name, "shares": shares})
+        elif kinds[name] == FieldKind.VIDEO:
+            found["frames"] += _in_time(name, shares, len(values), 1.0)
+        else:
+            found["seconds"] += _in_time(name, shares, values.shape[1], length)
+    return found
+
+
+def _in_time(name: str, shares: Sequence[float], places: int, length: float) -> list[dict[str, Any]]:
+    """Shares of even stretches of so many places, which last ``length`` together."""
+    return [
+        {
+            "field": name,
+            "start": part.start * length / places,
+            "stop": part.stop * length / places,
+            "share": share,
+        }
+        for part, share in zip(stretches(places, STRETCHES), shares, strict=True)
+    ]
 
 
 def word_shares(model: ServingModel, change: Scores, field: str, text: str) -> list[Word]:
