@@ -38,7 +38,7 @@ from palate.evaluate.judgement import Judgement, judge
 from palate.evaluate.network import NetworkRanker
 from palate.evaluate.ties import top_k
 from palate.explain.answer import Explained
-from palate.explain.events import Scorer
+from palate.explain.events import Scorer, Scores
 from palate.explain.fields import Part as ItemPart
 from palate.explain.without import Without, without
 from palate.nn.model import TasteModel
@@ -381,6 +381,17 @@ class Recommender:
         if not allowed[ids[0]]:
             raise DataError(f"{item!r} is not recommended: the person met it before, or it was removed.")
         return without(explained.scorer, asked, int(ids[0]), np.flatnonzero(allowed), k=k)
+
+    def change(self, *, user: Key | None = None, history: Sequence[Key] | None = None) -> Scores:
+        """What the history of one person adds to what is asked for, float64 [D]: its product with an item's
+        vector is what it adds to the item's score. ``palate.explain.content`` looks into items by it.
+
+        Raises:
+            UnknownKeyError: a key is unknown.
+            SettingsError: neither or both of user and history.
+        """
+        explained, asked, _ = self._why([], user, history, None, None)
+        return explained.scorer.change(asked)
 
     def scorer(self, at: int | None = None, event: int | None = None) -> Scorer:
         """The network as reasons see it.

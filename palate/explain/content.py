@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import polars as pl
 
+from palate.data.prepared import Prepared
 from palate.errors import SettingsError
 from palate.explain.events import Scores
 from palate.runtime.model import ServingModel
@@ -48,6 +49,22 @@ class Told:
     """Of each field one picture, clip or spectrogram, as in ``region_shares``."""
 
 
+def told_by(prepared: Prepared, item: int) -> Told:
+    """What the data say of an item; of several pictures, clips or tracks the first."""
+    row = prepared.catalogue.row(item, named=True)
+    texts = {
+        field.name: str(row[field.name])
+        for field in prepared.schema.fields
+        if field.kind == FieldKind.TEXT and row.get(field.name)
+    }
+    media = {
+        name: of.values[of.row[of.offsets[item]]]
+        for name, of in prepared.media.items()
+        if item < len(of.offsets) - 1 and of.offsets[item] < of.offsets[item + 1]
+    }
+    return Told(texts, media)
+
+
 def inside(model: ServingModel, change: Scores, told: Told) -> dict[str, list[dict[str, Any]]]:
     """Which parts of an item's fields carried it, as they are shown::
 
@@ -75,13 +92,13 @@ def inside(model: ServingModel, change: Scores, told: Told) -> dict[str, list[di
         if kinds[name] == FieldKind.IMAGE:
             found["regions"].append({"field": name, "shares": shares})
         elif kinds[name] == FieldKind.VIDEO:
-            found["frames"] += _in_time(name, shares, len(values), 1.0)
+            found["frames"] += in_time(name, shares, len(values), 1.0)
         else:
-            found["seconds"] += _in_time(name, shares, values.shape[1], length)
+            found["seconds"] += in_time(name, shares, values.shape[1], length)
     return found
 
 
-def _in_time(name: str, shares: Sequence[float], places: int, length: float) -> list[dict[str, Any]]:
+def in_time(name: str, shares: Sequence[float], places: int, length: float) -> list[dict[str, Any]]:
     """Shares of even stretches of so many places, which last ``length`` together."""
     return [
         {
