@@ -32,7 +32,7 @@ FIRST_PAINT = 1_000  # milliseconds
 ANSWERED = 200
 SCREENS = ("overview", "person/guest-03", "item", "item/dcut", "new", "compare", "compare/guest-03", "map")
 
-PICTURES = ("overview-en", "overview-zh", "map-en", "what-if", "new-item")
+PICTURES = ("overview-en", "overview-zh", "map-en", "what-if", "new-item", "why")
 
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no Chromium: apt-get install chromium")
 
@@ -243,6 +243,42 @@ def test_every_item_of_the_list_says_why(opened):
     assert watched.serious() == []
 
 
+@pytest.mark.parametrize("altered", [False, True], ids=["as it was", "what if"])
+def test_a_reason_is_shown_on_the_words_and_the_picture(opened, altered):
+    watched = opened()
+    watched.go("person/guest-03")
+    if altered:
+        watched.page.locator("ol.history button").first.click()
+        watched.settle()
+    row = watched.page.locator("ol.recommended > li").first
+    row.locator("summary").click()
+    expect(row.locator(".heat img")).to_be_visible()
+    assert row.locator(".squares span").count() == 64
+    title = row.locator(".item-words a").inner_text()
+    marks = row.locator("mark").evaluate_all("marks => marks.map(mark => mark.firstChild.textContent)")
+    assert marks == title.split()
+    tinted = row.locator(".squares span").evaluate_all(
+        "squares => new Set(squares.map(square => getComputedStyle(square).backgroundColor)).size"
+    )
+    assert tinted > 8
+    expect(row.locator(".squares")).to_have_attribute("aria-label", re.compile("picture: what matters most"))
+    watched.settle()
+    assert watched.serious() == []
+    if not altered:
+        row.scroll_into_view_if_needed()
+        picture_of(watched, "why")
+
+
+def test_an_item_shows_what_competes_with_it_and_what_goes_with_it(opened):
+    watched = opened()
+    watched.go("item/dcut")
+    near = watched.page.locator("section[aria-labelledby=near] > ul .item-words a")
+    after = watched.page.locator("section[aria-labelledby=next] .item-words a")
+    expect(after).to_have_count(6)
+    competing, going = set(near.all_inner_texts()), set(after.all_inner_texts())
+    assert not competing & going
+
+
 def test_a_new_item_shows_its_place_before_it_is_saved_and_is_there_afterwards(opened, tmp_path):
     picture("Oxblood", "jug", "large").save(tmp_path / "jug.png")
     watched = opened()
@@ -278,7 +314,7 @@ def test_the_list_of_items_is_searched_and_holds_only_rows_in_view(opened):
     watched.page.locator(".browse a").first.click()
     expect(watched.page.locator(".hero h2")).to_contain_text("Celadon")
     watched.settle()
-    near = watched.page.locator("section[aria-labelledby=near] li")
+    near = watched.page.locator("section[aria-labelledby=near] > ul > li")
     assert near.count() == 12
 
 

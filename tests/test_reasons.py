@@ -421,7 +421,7 @@ def test_shares_find_the_cause_before_other_orders_do_and_strange_ones_do_not():
         for order in (SHUFFLED, BACKWARDS):
             difference = found.by_number.area(kind, order) - found.by_number.area(kind, "random")
             assert abs(difference.mean()) < 3 * difference.std() / np.sqrt(len(difference))
-    assert abs(found.agreement.mean()) < 3 * found.agreement.std() / np.sqrt(40)
+    assert abs(found.agreement.mean()) < 0.25
     same = fidelity(game(table), histories, allowed, **world, shuffled=game(table))
     np.testing.assert_allclose(same.agreement, 1.0)
 
