@@ -18,7 +18,7 @@ def faithfulness(found: Fidelity, *, resamples: int, confidence: float, seed: in
 
     Without anybody who has two events, ``deletion`` and ``insertion`` are empty and there is no agreement.
     """
-    how = {"resamples": resamples, "confidence": confidence, "seed": seed}
+    how: dict[str, Any] = {"resamples": resamples, "confidence": confidence, "seed": seed}
     people = len(found.by_number.deletion[SHARES])
     told: dict[str, Any] = {"k": found.k, "people": people}
     if found.agreement is not None and people:

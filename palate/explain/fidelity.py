@@ -12,7 +12,7 @@ and by their share of the history.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -139,7 +139,7 @@ def _curves(levels: tuple[int, ...], names: tuple[str, ...], among: Curve) -> Cu
 
 
 def _among(
-    scorer: Scorer, history: Histories, items: IntArray, top: IntArray, orders: list[IntArray], k: int
+    scorer: Scorer, history: Histories, items: IntArray, top: IntArray, orders: Sequence[IntArray], k: int
 ) -> Curve:
     """Whether the item is among the k best of ``items`` without, and with nothing but, the first events of
     each order, [2, orders, levels]."""
