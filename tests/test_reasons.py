@@ -1,7 +1,7 @@
 """Reasons: shares that add up and name the known cause, the same with and without PyTorch; faithful ones."""
 
 import json
-from itertools import combinations, permutations, product
+from itertools import combinations, product
 
 import numpy as np
 import polars as pl
@@ -16,19 +16,7 @@ from palate.errors import DataError, SettingsError
 from palate.evaluate.report import RunRecord, render
 from palate.explain.answer import reasons
 from palate.explain.content import in_time, region_shares, stretches, word_shares
-from palate.explain.events import (
-    SINGLE,
-    STRETCHES,
-    Scorer,
-    along,
-    event_shares,
-    every_set,
-    orderings,
-    players,
-    prefixes,
-    shapley_values,
-    subsets,
-)
+from palate.explain.events import Scorer, event_shares, subsets
 from palate.explain.fidelity import (
     BACKWARDS,
     NUMBERS,
@@ -109,50 +97,7 @@ def game(table: np.ndarray, window: int = 99) -> Scorer:
         found = np.array([table[np.unique(row[-window:])].sum(axis=0) for row in rows], np.float32)
         return Answer(found, Bonuses.none(len(rows)))
 
-    return Scorer(states, np.eye(table.shape[1], dtype=np.float32), window)
-
-
-def shapley_by_orders(wins: np.ndarray) -> np.ndarray:
-    """The definition, slowly: the mean over all orders of what each event adds."""
-    n = len(wins).bit_length() - 1
-    orders, found = list(permutations(range(n))), np.zeros((n, wins.shape[1]))
-    for order in orders:
-        known = 0
-        for event in order:
-            found[event] += (wins[known | 1 << event] - wins[known]) / len(orders)
-            known |= 1 << event
-    return found
-
-
-@pytest.mark.parametrize("n", [0, 1, 2, 5])
-def test_exact_values_are_those_of_the_definition(n):
-    wins = np.random.default_rng(n).normal(size=(2**n, 3))
-    np.testing.assert_allclose(shapley_values(wins), shapley_by_orders(wins), atol=1e-12)
-
-
-def test_orderings_are_exact_where_events_meet_in_pairs_at_most():
-    generator, n = np.random.default_rng(1), 6
-    single, pair = generator.normal(size=n), generator.normal(size=(n, n))
-    orders = orderings(n, 10)
-    assert len(orders) == 2  # one pair
-
-    def win(sets):
-        return (sets @ single + np.einsum("bi,ij,bj->b", sets, pair, sets))[:, None]
-
-    expected = shapley_values(win(every_set(n).astype(float)))
-    np.testing.assert_allclose(along(win(prefixes(orders).astype(float)), orders), expected, atol=1e-12)
-
-
-@settings(deadline=None)
-@given(st.integers(2, 40), st.integers(2, 200))
-def test_along_any_orderings_shares_add_up(n, evaluations):
-    orders = orderings(n, evaluations)
-    sets = prefixes(orders)
-    assert (np.sort(orders, axis=1) == np.arange(n)).all()
-    assert (orders[1::2] == orders[::2, ::-1]).all()
-    scores = np.random.default_rng(n).normal(size=(len(sets), 2))
-    shares = along(scores, orders)
-    np.testing.assert_allclose(shares.sum(axis=0), scores[-1] - scores[0], atol=1e-9)
+    return Scorer(states, np.eye(max(table.shape), table.shape[1], dtype=np.float32), window)
 
 
 def test_subsets_keep_the_order_and_what_is_known_of_events():
@@ -166,26 +111,15 @@ def test_subsets_keep_the_order_and_what_is_known_of_events():
     assert found.time.tolist() == [0, 2, 1, 2]
 
 
-def test_long_histories_come_in_stretches_before_the_latest_events():
-    assert players(SINGLE + STRETCHES).tolist() == list(range(SINGLE + STRETCHES))
-    found = players(200)
-    assert len(found) == 200
-    assert found[-SINGLE:].tolist() == list(range(STRETCHES, STRETCHES + SINGLE))
-    assert set(np.bincount(found[:-SINGLE]).tolist()) == {23}
-
-
 @pytest.mark.parametrize("events", [0, 1, 6, 25, 90])
 def test_what_each_item_is_worth_is_its_share(events):
-    """Worth one by one, nothing more: the shares are the table. Stretches share alike."""
+    """Worth one by one, nothing more: the shares are the table, by however few sets of events."""
     table = np.random.default_rng(events).normal(size=(100, 4))
     history = Histories.of([np.random.default_rng(0).permutation(100)[:events].tolist()])
     asked = np.array([3, 0])
     found = event_shares(game(table), history, asked)
     worth = table[history.item][:, asked]
-    player = players(events)
-    if events:
-        worth = np.stack([worth[player == p].mean(axis=0) for p in player])
-    np.testing.assert_allclose(found.shares, worth, atol=1e-5)
+    np.testing.assert_allclose(found.shares, worth, atol=1e-5 if events < 9 else 1e-2)
     np.testing.assert_allclose(found.difference, table[history.item][:, asked].sum(axis=0), atol=1e-4)
 
 
@@ -355,7 +289,7 @@ def test_what_was_not_proven_is_said_and_what_is_not_there_is_refused():
         found = game(table).states(histories).states + np.array([0.0, 5.0, 0.0], np.float32)
         return Answer(found, Bonuses.none(len(histories)))
 
-    scorer = Scorer(states, np.eye(3, dtype=np.float32), 99)
+    scorer = Scorer(states, np.eye(20, 3, dtype=np.float32), 99)
     found = without(scorer, history, 0, np.arange(3), k=1, limit=25)
     assert len(found.events) == 11
     assert not found.proven
