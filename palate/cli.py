@@ -36,7 +36,7 @@ if TYPE_CHECKING:  # torch and Polars take a second to import; --help should not
 
     from palate.evaluate.classes import ClassJudgement
     from palate.evaluate.judgement import Judgement
-    from palate.explain.events import Scores
+    from palate.explain.shapley import Scores
     from palate.recommender import Recommender
     from palate.schema import Dataset, Part
 

@@ -38,8 +38,9 @@ from palate.evaluate.judgement import Judgement, judge
 from palate.evaluate.network import NetworkRanker
 from palate.evaluate.ties import top_k
 from palate.explain.answer import Explained
-from palate.explain.events import Scorer, Scores
+from palate.explain.events import Scorer
 from palate.explain.fields import Part as ItemPart
+from palate.explain.shapley import Scores
 from palate.explain.without import Without, without
 from palate.nn.model import TasteModel
 from palate.schema import (

@@ -18,7 +18,7 @@ import polars as pl
 
 from palate.data.prepared import Prepared
 from palate.errors import SettingsError
-from palate.explain.events import Scores
+from palate.explain.shapley import Scores
 from palate.runtime.model import ServingModel
 from palate.schema import MEDIA, AnyArray, FieldKind, Media
 
