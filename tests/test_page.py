@@ -20,6 +20,9 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import Page, expect, sync_playwright
 
+from palate.data.source import read_dataset
+from palate.recommender import Recommender
+from palate.samples import sample_path
 from tests.pottery import picture, trained, warehouse
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
@@ -423,6 +426,65 @@ ZOOMED = """async () => {
     }
     return Math.max(...times);
 }"""
+
+
+IF_IT_WERE = """async (button) => {
+    const heading = () => document.querySelector("h2#recommended").textContent;
+    const before = heading(), started = performance.now();
+    button.click();
+    while (heading() === before && performance.now() - started < 5000)
+        await new Promise(requestAnimationFrame);
+    return performance.now() - started;
+}"""
+OPENED = """async (screen) => {
+    const started = performance.now();
+    location.hash = "#/" + screen;
+    const there = () => document.querySelector("main h1") && document.querySelector("main " + (
+        screen === "map" ? "#map-state" : screen.startsWith("person") ? "ol.history > li" : ".browse a"));
+    while (!there()?.textContent && performance.now() - started < 5000)
+        await new Promise(requestAnimationFrame);
+    return performance.now() - started;
+}"""
+
+
+@pytest.fixture(scope="module")
+def shop(tmp_path_factory):
+    """The demonstration's shop after one pass over it; or a whole run of it, which PALATE_DEMO_RUN names."""
+    if named := os.environ.get("PALATE_DEMO_RUN"):
+        return Path(named)
+    folder = tmp_path_factory.mktemp("shop") / "demo"
+    one_pass = {"train": {"max_epochs": 1}}
+    Recommender(one_pass).fit(read_dataset(sample_path("online_retail")), folder=folder)
+    return folder
+
+
+@pytest.mark.slow
+def test_on_the_demonstration_the_page_paints_and_answers_in_time(shop, browser):
+    """Of the person with the most events, whose answers take longest."""
+    with serving(shop) as origin:
+        watched = Watched(browser.new_context().new_page(), origin)
+        watched.go("overview")
+        painted = "() => performance.getEntriesByName('first-contentful-paint')[0].startTime"
+        took = {"first paint": watched.page.evaluate(painted)}
+        for screen in ("item", "map"):
+            took[screen] = watched.page.evaluate(OPENED, screen)
+            watched.settle()
+        took["zoom"] = watched.page.evaluate(ZOOMED)
+        user = watched.page.request.get(f"{origin}/v1/users?limit=1").json()["users"][0]["user"]
+        took["person"] = watched.page.evaluate(OPENED, f"person/{user}")
+        expect(watched.page.locator("ol.recommended details")).to_have_count(10)
+        watched.settle()
+        for number in range(3):
+            button = watched.page.locator("ol.history button").nth(number).element_handle()
+            if number:
+                watched.page.locator("section[aria-labelledby=recommended] button", has_text="Back").click()
+                watched.settle()
+            took[f"what if {number + 1}"] = watched.page.evaluate(IF_IT_WERE, button)
+            watched.settle()
+        print({name: round(milliseconds) for name, milliseconds in took.items()})
+        assert took.pop("first paint") < FIRST_PAINT
+        assert max(took.values()) < ANSWERED, took
+        watched.page.context.close()
 
 
 @pytest.mark.slow
