@@ -36,6 +36,7 @@ if TYPE_CHECKING:  # torch and Polars take a second to import; --help should not
 
     from palate.evaluate.classes import ClassJudgement
     from palate.evaluate.judgement import Judgement
+    from palate.explain.shapley import Scores
     from palate.recommender import Recommender
     from palate.schema import Dataset, Part
 
@@ -418,6 +419,10 @@ def explain(
         bool,
         typer.Option("--without", help="Which past events would have to be undone for it to leave the list."),
     ] = False,
+    inside: Annotated[
+        bool,
+        typer.Option("--inside", help="Which words, regions and seconds of it; wants `palate export RUN`."),
+    ] = False,
     count: Annotated[int, typer.Option("-k", "--k", min=1, help="Length of the list for --without.")] = 10,
     language: Language = "en",
     as_json: AsJson = False,
@@ -433,6 +438,8 @@ def explain(
         events = row["reasons"]["events"]
         found = None if least.events is None else [events[place] for place in least.events]
         row["without"] = {"events": found, "proven": least.proven}
+    if inside:
+        look_inside(run, recommender, rows, recommender.change(user=user, history=past))
     if as_json:
         print_json(rows)
         return
@@ -838,6 +845,16 @@ def print_found(recommender: Recommender, found: pl.DataFrame, out: Path | None,
     print_rows(rows)
 
 
+def look_inside(run: Path, recommender: Recommender, rows: list[dict[str, Any]], change: Scores) -> None:
+    """The reasons of the rows also say which parts of the items' fields carried them."""
+    from palate.explain.content import inside, told_by
+    from palate.runtime.model import ServingModel
+
+    served, prepared = ServingModel.load(run / "serving"), recommender.prepared
+    for row, number in zip(rows, prepared.items.ids([row["item"] for row in rows]).tolist(), strict=True):
+        row["reasons"] |= inside(served, change, told_by(prepared, number))
+
+
 def print_reasons(row: dict[str, Any]) -> None:
     """One item's score and what adds to it, for the eye."""
     reasons = row["reasons"]
@@ -846,6 +863,12 @@ def print_reasons(row: dict[str, Any]) -> None:
     answers.print(escape(said), highlight=False, soft_wrap=True)
     print_rows(sorted(reasons["events"], key=lambda event: -abs(event["share"]))[:SHOWN_EVENTS])
     print_rows(reasons["fields"])
+    for name in ("words", "frames", "seconds"):
+        if reasons.get(name):
+            print_rows(sorted(reasons[name], key=lambda part: -abs(part["share"]))[:SHOWN_EVENTS])
+    for region in reasons.get("regions", ()):
+        answers.print(f"{escape(region['field'])}, by regions from the upper left:")
+        answers.print("\n".join(" ".join(f"{share:7.3f}" for share in row) for row in region["shares"]))
     if "without" not in row:
         return
     events, proven = row["without"]["events"], row["without"]["proven"]

@@ -40,6 +40,7 @@ from palate.evaluate.ties import top_k
 from palate.explain.answer import Explained
 from palate.explain.events import Scorer
 from palate.explain.fields import Part as ItemPart
+from palate.explain.shapley import Scores
 from palate.explain.without import Without, without
 from palate.nn.model import TasteModel
 from palate.schema import (
@@ -382,6 +383,17 @@ class Recommender:
             raise DataError(f"{item!r} is not recommended: the person met it before, or it was removed.")
         return without(explained.scorer, asked, int(ids[0]), np.flatnonzero(allowed), k=k)
 
+    def change(self, *, user: Key | None = None, history: Sequence[Key] | None = None) -> Scores:
+        """What the history of one person adds to what is asked for, float64 [D]: its product with an item's
+        vector is what it adds to the item's score. ``palate.explain.content`` looks into items by it.
+
+        Raises:
+            UnknownKeyError: a key is unknown.
+            SettingsError: neither or both of user and history.
+        """
+        explained, asked, _ = self._why([], user, history, None, None)
+        return explained.scorer.change(asked)
+
     def scorer(self, at: int | None = None, event: int | None = None) -> Scorer:
         """The network as reasons see it.
 
@@ -396,15 +408,22 @@ class Recommender:
             self.settings.model.max_history,
         )
 
-    def shuffled(self, seed: int = 0) -> Self:
+    def shuffled(self, seed: int = 0, layers: Collection[str] | None = None) -> Self:
         """The same recommender with the numbers of each tensor of weights in random order.
 
         What was learned is gone, and reasons are to change with it.
+
+        Args:
+            seed: of the order.
+            layers: only tensors whose names begin like one of these, in ``model.named_parameters()``; what
+                was kept of the fields belongs to ``items``.
         """
         bundle = self._fitted()
         model, generator = copy.deepcopy(self.model), torch.Generator().manual_seed(seed)
+        named = [*model.named_parameters(), *(("items.", column.vectors) for column in model.items.kept)]
+        begins = ("",) if layers is None else tuple(layers)
         with torch.no_grad():
-            for weights in (*model.parameters(), *(column.vectors for column in model.items.kept)):
+            for weights in (weights for name, weights in named if name.startswith(begins)):
                 order = torch.randperm(weights.numel(), generator=generator).to(weights.device)
                 weights.copy_(weights.flatten()[order].view_as(weights))
         other = type(self)(self._given)

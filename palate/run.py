@@ -56,13 +56,28 @@ WRITTEN = (
 )
 
 
-def faithfulness_of(recommender: Recommender, *, people: int) -> dict[str, Any]:
+def faithfulness_of(
+    recommender: Recommender,
+    *,
+    people: int,
+    among: slice = slice(None),
+    shuffled: Recommender | None = None,
+) -> dict[str, Any]:
     """Whether reasons are faithful (``palate.evaluate.faithful``): of the first recommendation of so many
-    people, evenly chosen among all with two events or more."""
+    people, evenly chosen among all with two events or more.
+
+    Args:
+        recommender: whose reasons they are.
+        people: to ask.
+        among: of all who could be asked; ``slice(1, None, 2)`` leaves those out whom ``slice(0, None, 2)``
+            asks.
+        shuffled: what says nothing, by default the recommender with all its weights shuffled.
+    """
     prepared, judged = recommender.prepared, recommender.settings.evaluate
     known = prepared.known()
-    asked = np.flatnonzero(known.lengths > 1)
+    asked = np.flatnonzero(known.lengths > 1)[among]
     rows = asked[np.linspace(0, len(asked) - 1, min(people, len(asked))).astype(np.int64)]
+    strange = recommender.shuffled(recommender.settings.seed) if shuffled is None else shuffled
     found = fidelity(
         recommender.scorer(),
         known.select(rows),
@@ -70,7 +85,7 @@ def faithfulness_of(recommender: Recommender, *, people: int) -> dict[str, Any]:
         np.bincount(known.item, minlength=prepared.items.size),
         k=FAITHFUL_AT,
         filter_seen=judged.filter_seen,
-        shuffled=recommender.shuffled(recommender.settings.seed).scorer(),
+        shuffled=strange.scorer(),
         seed=recommender.settings.seed,
     )
     return faithfulness(
@@ -183,14 +198,14 @@ def read_examples(folder: Path) -> list[dict[str, Any]]:
 
 
 def read_reasons(folder: Path) -> dict[str, Any]:
-    """How faithful the reasons of a run are; empty where it was judged before that was measured.
+    """How faithful the reasons of a run are; empty where it was judged before that was measured in this way.
 
     Raises:
         BundleError: the file is damaged.
     """
     path = folder / "reasons.json"
     told: dict[str, Any] = _read(path) if path.is_file() else {}
-    return told
+    return told if "by_number" in told else {}
 
 
 def examples(recommender: Recommender, judgement: Judgement) -> list[dict[str, Any]]:

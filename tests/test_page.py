@@ -20,6 +20,9 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import Page, expect, sync_playwright
 
+from palate.data.source import read_dataset
+from palate.recommender import Recommender
+from palate.samples import sample_path
 from tests.pottery import picture, trained, warehouse
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
@@ -32,7 +35,7 @@ FIRST_PAINT = 1_000  # milliseconds
 ANSWERED = 200
 SCREENS = ("overview", "person/guest-03", "item", "item/dcut", "new", "compare", "compare/guest-03", "map")
 
-PICTURES = ("overview-en", "overview-zh", "map-en", "what-if", "new-item")
+PICTURES = ("overview-en", "overview-zh", "map-en", "what-if", "new-item", "why")
 
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no Chromium: apt-get install chromium")
 
@@ -243,6 +246,42 @@ def test_every_item_of_the_list_says_why(opened):
     assert watched.serious() == []
 
 
+@pytest.mark.parametrize("altered", [False, True], ids=["as it was", "what if"])
+def test_a_reason_is_shown_on_the_words_and_the_picture(opened, altered):
+    watched = opened()
+    watched.go("person/guest-03")
+    if altered:
+        watched.page.locator("ol.history button").first.click()
+        watched.settle()
+    row = watched.page.locator("ol.recommended > li").first
+    row.locator("summary").click()
+    expect(row.locator(".heat img")).to_be_visible()
+    assert row.locator(".squares span").count() == 64
+    title = row.locator(".item-words a").inner_text()
+    marks = row.locator("mark").evaluate_all("marks => marks.map(mark => mark.firstChild.textContent)")
+    assert marks == title.split()
+    tinted = row.locator(".squares span").evaluate_all(
+        "squares => new Set(squares.map(square => getComputedStyle(square).backgroundColor)).size"
+    )
+    assert tinted > 8
+    expect(row.locator(".squares")).to_have_attribute("aria-label", re.compile("picture: what matters most"))
+    watched.settle()
+    assert watched.serious() == []
+    if not altered:
+        row.scroll_into_view_if_needed()
+        picture_of(watched, "why")
+
+
+def test_an_item_shows_what_competes_with_it_and_what_goes_with_it(opened):
+    watched = opened()
+    watched.go("item/dcut")
+    near = watched.page.locator("section[aria-labelledby=near] > ul .item-words a")
+    after = watched.page.locator("section[aria-labelledby=next] .item-words a")
+    expect(after).to_have_count(6)
+    competing, going = set(near.all_inner_texts()), set(after.all_inner_texts())
+    assert not competing & going
+
+
 def test_a_new_item_shows_its_place_before_it_is_saved_and_is_there_afterwards(opened, tmp_path):
     picture("Oxblood", "jug", "large").save(tmp_path / "jug.png")
     watched = opened()
@@ -278,7 +317,7 @@ def test_the_list_of_items_is_searched_and_holds_only_rows_in_view(opened):
     watched.page.locator(".browse a").first.click()
     expect(watched.page.locator(".hero h2")).to_contain_text("Celadon")
     watched.settle()
-    near = watched.page.locator("section[aria-labelledby=near] li")
+    near = watched.page.locator("section[aria-labelledby=near] > ul > li")
     assert near.count() == 12
 
 
@@ -387,6 +426,65 @@ ZOOMED = """async () => {
     }
     return Math.max(...times);
 }"""
+
+
+IF_IT_WERE = """async (button) => {
+    const heading = () => document.querySelector("h2#recommended").textContent;
+    const before = heading(), started = performance.now();
+    button.click();
+    while (heading() === before && performance.now() - started < 5000)
+        await new Promise(requestAnimationFrame);
+    return performance.now() - started;
+}"""
+OPENED = """async (screen) => {
+    const started = performance.now();
+    location.hash = "#/" + screen;
+    const there = () => document.querySelector("main h1") && document.querySelector("main " + (
+        screen === "map" ? "#map-state" : screen.startsWith("person") ? "ol.history > li" : ".browse a"));
+    while (!there()?.textContent && performance.now() - started < 5000)
+        await new Promise(requestAnimationFrame);
+    return performance.now() - started;
+}"""
+
+
+@pytest.fixture(scope="module")
+def shop(tmp_path_factory):
+    """The demonstration's shop after one pass over it; or a whole run of it, which PALATE_DEMO_RUN names."""
+    if named := os.environ.get("PALATE_DEMO_RUN"):
+        return Path(named)
+    folder = tmp_path_factory.mktemp("shop") / "demo"
+    one_pass = {"train": {"max_epochs": 1}}
+    Recommender(one_pass).fit(read_dataset(sample_path("online_retail")), folder=folder)
+    return folder
+
+
+@pytest.mark.slow
+def test_on_the_demonstration_the_page_paints_and_answers_in_time(shop, browser):
+    """Of the person with the most events, whose answers take longest."""
+    with serving(shop) as origin:
+        watched = Watched(browser.new_context().new_page(), origin)
+        watched.go("overview")
+        painted = "() => performance.getEntriesByName('first-contentful-paint')[0].startTime"
+        took = {"first paint": watched.page.evaluate(painted)}
+        for screen in ("item", "map"):
+            took[screen] = watched.page.evaluate(OPENED, screen)
+            watched.settle()
+        took["zoom"] = watched.page.evaluate(ZOOMED)
+        user = watched.page.request.get(f"{origin}/v1/users?limit=1").json()["users"][0]["user"]
+        took["person"] = watched.page.evaluate(OPENED, f"person/{user}")
+        expect(watched.page.locator("ol.recommended details")).to_have_count(10)
+        watched.settle()
+        for number in range(3):
+            button = watched.page.locator("ol.history button").nth(number).element_handle()
+            if number:
+                watched.page.locator("section[aria-labelledby=recommended] button", has_text="Back").click()
+                watched.settle()
+            took[f"what if {number + 1}"] = watched.page.evaluate(IF_IT_WERE, button)
+            watched.settle()
+        print({name: round(milliseconds) for name, milliseconds in took.items()})
+        assert took.pop("first paint") < FIRST_PAINT
+        assert max(took.values()) < ANSWERED, took
+        watched.page.context.close()
 
 
 @pytest.mark.slow

@@ -91,7 +91,7 @@ def write_film(path: Path, frames: npt.NDArray[np.uint8]) -> None:
         options = {"crf": "20", "preset": "veryfast", "x264-params": "cpu-independent=1"}
         stream = container.add_stream("libx264", rate=RATE, options=options)
         stream.width, stream.height, stream.pix_fmt = SIZE, SIZE, "yuv420p"
-        # With several threads, or by some processors' instructions, files would differ from one time to the next.
+        # With several threads, or by some processors' instructions, no two files would be alike.
         stream.codec_context.thread_count = 1
         for values in frames:
             container.mux(stream.encode(av.VideoFrame.from_ndarray(values, format="rgb24")))

@@ -16,11 +16,26 @@ export interface EventShare {
   event?: string;
   time?: string | number;
 }
+export interface WordShare {
+  field: string;
+  start: number;
+  stop: number;
+  share: number;
+}
+export interface RegionShares {
+  field: string;
+  shares: number[][];
+}
+export type TimeShare = WordShare;
 export interface Reasons {
   events: EventShare[];
   fields: { field: string; share: number }[];
   difference: number;
   sentence: string;
+  words?: WordShare[];
+  regions?: RegionShares[];
+  frames?: TimeShare[];
+  seconds?: TimeShare[];
 }
 export interface Pick extends Item {
   rank: number;

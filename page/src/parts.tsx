@@ -78,10 +78,9 @@ function pictureOf(path: string): Promise<string> {
   return found;
 }
 
-export function Picture({ item, large = false }: { item: api.Item; large?: boolean }) {
+export function Picture({ item, field = item.media?.[0], large = false }: { item: api.Item; field?: string | undefined; large?: boolean }) {
   const about = useAbout();
   const [source, put] = useState("");
-  const field = item.media?.[0];
   useEffect(() => {
     put("");
     if (!field) return;

@@ -131,15 +131,16 @@ def events_seen(judgement: Mapping[str, Any]) -> Figure | None:
 def faithful(told: Mapping[str, Any]) -> list[Figure]:
     """How many recommendations are in the list, by how much of the history is gone, or there."""
     titles = {"deletion": "Still recommended", "insertion": "Already recommended"}
-    labels = {"deletion": "share of the events taken away", "insertion": "share of the events put in"}
-    places = [f"{level:.0%}" for level in told["levels"]]
+    labels = {"deletion": "events taken away", "insertion": "events put in"}
+    numbers = told["by_number"]
+    places = [str(level) for level in numbers["levels"]]
     return [
         Figure(
             title,
             curve_chart(
                 title,
                 places,
-                [Curve(ORDERS[name], row["curve"], name == SHARES) for name, row in told[kind].items()],
+                [Curve(ORDERS[name], row["curve"], name == SHARES) for name, row in numbers[kind].items()],
                 labels[kind],
             ),
         )

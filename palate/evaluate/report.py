@@ -159,20 +159,29 @@ def _reasons(told: Mapping[str, Any]) -> dict[str, Any] | None:
 
     if not told.get("people"):
         return None
+    numbers = told["by_number"]
     return {
         "k": told["k"],
         "people": told["people"],
+        "most": numbers["levels"][-1],
         "rows": [
             {
                 "name": label,
                 "ours": order == SHARES,
-                "cells": [_area(told[kind][order]) for kind in ("deletion", "insertion")],
+                "cells": [_area(numbers[kind][order]) for kind in ("deletion", "insertion")],
             }
             for order, label in ORDERS.items()
-            if order in told["deletion"]
+            if order in numbers["deletion"]
         ],
+        "agreement": _agreement(told.get("agreement")),
         "figures": figures.faithful(told),
     }
+
+
+def _agreement(told: Mapping[str, float] | None) -> str:
+    if told is None:
+        return ""
+    return f"{number(told['value'], 2)} ({number(told['low'], 2)} to {number(told['high'], 2)})"
 
 
 def _area(row: Mapping[str, Any]) -> dict[str, str]:

@@ -32,6 +32,7 @@ ORDERS = {
     "recency": "latest first",
     "popularity": "most popular first",
     "shuffled": "shares by shuffled weights",
+    "shuffled backwards": "the same backwards",
 }
 """Orders in which events are taken away or put in."""
 

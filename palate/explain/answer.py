@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from palate.data.titles import ItemTitles
+from palate.explain.content import Told, inside
 from palate.explain.events import EventShares, Scorer, event_shares
 from palate.explain.fields import AGAIN, Part, field_shares
 from palate.explain.sentence import Cause, Resemblance, sentence
@@ -39,6 +40,7 @@ def reasons(
     vectors: Vectors | None = None,
     at: int | None = None,
     event: int | None = None,
+    told: Mapping[int, Told] | None = None,
 ) -> list[dict[str, Any]]:
     """Why each of these items is recommended to the person with this history, without PyTorch.
 
@@ -58,6 +60,8 @@ def reasons(
         vectors: as in ``ServingModel.states``.
         at: as in ``ServingModel.states``.
         event: as in ``ServingModel.states``.
+        told: what some of the items say in their fields, by id; their answers have ``words``, ``regions``,
+            ``frames`` and ``seconds`` besides, as ``palate.explain.content.inside`` gives them.
 
     Raises:
         SettingsError: another language.
@@ -73,7 +77,13 @@ def reasons(
         parts or parts_of(model),
         model.prepared.schema,
     )
-    return explained.reasons(history, items, language)
+    answers = explained.reasons(history, items, language)
+    if told:
+        change = explained.scorer.change(history)
+        for item, answer in zip(items.tolist(), answers, strict=True):
+            if item in told:
+                answer.update(inside(model, change, told[item]))
+    return answers
 
 
 def parts_of(model: ServingModel) -> Parts:

@@ -9,14 +9,16 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from itertools import islice, pairwise
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import polars as pl
 
+from palate.data.prepared import Prepared
 from palate.errors import SettingsError
-from palate.explain.events import Scores
+from palate.explain.shapley import Scores
 from palate.runtime.model import ServingModel
 from palate.schema import MEDIA, AnyArray, FieldKind, Media
 
@@ -36,6 +38,77 @@ class Word(NamedTuple):
     stop: int
     """Places in the text, in characters."""
     share: float
+
+
+@dataclass(frozen=True)
+class Told:
+    """What one item says in those of its fields that have parts; a field that is not there has no shares."""
+
+    texts: Mapping[str, str]
+    media: Mapping[str, AnyArray]
+    """Of each field one picture, clip or spectrogram, as in ``region_shares``."""
+
+
+def told_by(prepared: Prepared, item: int) -> Told:
+    """What the data say of an item; of several pictures, clips or tracks the first."""
+    row = prepared.catalogue.row(item, named=True)
+    texts = {
+        field.name: str(row[field.name])
+        for field in prepared.schema.fields
+        if field.kind == FieldKind.TEXT and row.get(field.name)
+    }
+    media = {
+        name: of.values[of.row[of.offsets[item]]]
+        for name, of in prepared.media.items()
+        if item < len(of.offsets) - 1 and of.offsets[item] < of.offsets[item + 1]
+    }
+    return Told(texts, media)
+
+
+def inside(model: ServingModel, change: Scores, told: Told) -> dict[str, list[dict[str, Any]]]:
+    """Which parts of an item's fields carried it, as they are shown::
+
+        words    {"field", "start", "stop", "share"}: places in the text, in characters
+        regions  {"field", "shares"}: of a picture, 8 rows of 8 numbers, the uppermost first
+        frames   {"field", "start", "stop", "share"}: of a clip, from 0 to 1
+        seconds  {"field", "start", "stop", "share"}: of a track, from where the model begins to listen
+
+    Args:
+        model: as in ``word_shares``.
+        change: as in ``word_shares``.
+        told: what the item says.
+    """
+    kinds = {column.shape.name: column.shape.kind for column in model.items.content.columns}
+    found: dict[str, list[dict[str, Any]]] = {"words": [], "regions": [], "frames": [], "seconds": []}
+    for name, text in told.texts.items():
+        if kinds.get(name) == FieldKind.TEXT:
+            words = word_shares(model, change, name, text)
+            found["words"] += [{"field": name} | word._asdict() for word in words]
+    length = model.settings.model.audio.seconds
+    for name, values in told.media.items():
+        if name not in kinds:
+            continue
+        shares = region_shares(model, change, name, values).tolist()
+        if kinds[name] == FieldKind.IMAGE:
+            found["regions"].append({"field": name, "shares": shares})
+        elif kinds[name] == FieldKind.VIDEO:
+            found["frames"] += in_time(name, shares, len(values), 1.0)
+        else:
+            found["seconds"] += in_time(name, shares, values.shape[1], length)
+    return found
+
+
+def in_time(name: str, shares: Sequence[float], places: int, length: float) -> list[dict[str, Any]]:
+    """Shares of even stretches of so many places, which last ``length`` together."""
+    return [
+        {
+            "field": name,
+            "start": part.start * length / places,
+            "stop": part.stop * length / places,
+            "share": share,
+        }
+        for part, share in zip(stretches(places, STRETCHES), shares, strict=True)
+    ]
 
 
 def word_shares(model: ServingModel, change: Scores, field: str, text: str) -> list[Word]:

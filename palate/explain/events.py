@@ -9,24 +9,18 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from math import comb
 
 import numpy as np
-import numpy.typing as npt
 
+from palate.explain.shapley import Scores, drawn_sets, estimated_values, every_set, shapley_values
 from palate.runtime.items import Vectors
 from palate.runtime.model import Answer
 from palate.schema import BoolArray, Histories, IntArray
 
-Scores = npt.NDArray[np.float64]
-
-EVALUATIONS = 400
+EVALUATIONS = 600
 """Histories that one explanation asks for, about."""
-SINGLE = 16
-"""So many of the latest events come and go one by one …"""
-STRETCHES = 8
-"""… and those before in so many stretches, whose events share alike: what each of them adds is less than the
-noise of the few orderings that there is time for. Measured in docs/reasons.md."""
+OWN = 0.5
+"""How much of an event's share is expected to be its own, beside what it has in common with others."""
 
 
 @dataclass(frozen=True)
@@ -78,9 +72,8 @@ def event_shares(
 ) -> EventShares:
     """The share of each event of one history in the scores of distinct items.
 
-    Exact where all sets of events are at most ``evaluations``; otherwise estimated along random orderings,
-    each followed by the same in reverse, always the same ones for as many events. All items share them. Of
-    more than ``SINGLE + STRETCHES`` events the earlier ones are taken in stretches (``players``).
+    Exact where all sets of events are at most ``evaluations``; otherwise estimated from random ones, always
+    the same for as many events. All items share them.
 
     Events before the window are not heard by the state; what they change, by having met the item, is theirs
     in equal parts.
@@ -93,15 +86,20 @@ def event_shares(
     """
     earlier = max(0, len(history.item) - scorer.window)
     heard = history.latest(scorer.window)
-    player = players(len(heard.item))
-    n = int(player.max(initial=-1)) + 1
+    n = len(heard.item)
     exact = 2**n <= evaluations
-    sets = every_set(n) if exact else prefixes(orderings(n, evaluations))
-    scores = scorer.scores(subsets(heard, sets[:, player]), items)
-    won = shapley_values(scores) if exact else along(scores, orderings(n, evaluations))
+    drawn = every_set(n) if exact else drawn_sets(n, evaluations // 2)
+    ends = np.zeros((2, n), np.bool_)
+    ends[1] = True
+    scores = scorer.scores(subsets(heard, np.concatenate([ends, drawn])), items)
+    none, everybody, rest = scores[0], scores[1], scores[2:]
     shares = np.zeros((len(history.item), len(items)))
-    shares[earlier:] = (won / np.bincount(player, minlength=n)[:, None])[player]
-    difference, score = scores[-1] - scores[0], scores[-1]
+    shares[earlier:] = (
+        shapley_values(rest)
+        if exact
+        else estimated_values(rest, drawn, none, everybody, expected(scorer.vectors[heard.item]))
+    )
+    difference, score = everybody - none, everybody
     if earlier:
         whole = scorer.scores(history, items)[0]
         met = history.item[:earlier, None] == items
@@ -110,12 +108,19 @@ def event_shares(
     return EventShares(shares, difference, score)
 
 
-def players(events: int) -> IntArray:
-    """Who comes and goes together, int64 [E]: the latest events alone, those before in even stretches."""
-    if events <= SINGLE + STRETCHES:
-        return np.arange(events)
-    old = events - SINGLE
-    return np.concatenate([np.arange(old) * STRETCHES // old, STRETCHES + np.arange(SINGLE)])
+def expected(vectors_ED: Vectors) -> Scores:
+    """How shares of events with these items are expected to vary together before any is known, [E, E].
+
+    The latest are the largest, falling with the root of the place from the end; neighbours are alike, the
+    more so the further back they lie; and more alike if their items are.
+    """
+    E = len(vectors_ED)
+    place = np.arange(E, 0, -1.0)  # from the end, 1 is the latest
+    near = np.minimum(place[:, None], place) / np.maximum(place[:, None], place)
+    apart = vectors_ED.astype(np.float64) - vectors_ED.mean(axis=0, dtype=np.float64)
+    apart /= np.maximum(np.linalg.norm(apart, axis=1, keepdims=True), 1e-12)
+    found: Scores = (OWN * np.eye(E) + near * (1 + apart @ apart.T)) / np.sqrt(np.outer(place, place))
+    return found
 
 
 def subsets(history: Histories, sets: BoolArray) -> Histories:
@@ -123,52 +128,3 @@ def subsets(history: Histories, sets: BoolArray) -> Histories:
     offsets = np.concatenate([[0], np.cumsum(sets.sum(axis=1))]).astype(np.int64)
     columns = (np.broadcast_to(of, sets.shape)[sets] for of in (history.item, history.event, history.time))
     return Histories(offsets, *columns)
-
-
-def every_set(n: int) -> BoolArray:
-    """All sets of n events, bool [2^n, n]; the event e is in the sets whose number has the bit e."""
-    found: BoolArray = (np.arange(2**n)[:, None] >> np.arange(n)) & 1 == 1
-    return found
-
-
-def shapley_values(scores: Scores) -> Scores:
-    """Exact Shapley values [n, I] of what every set wins, [2^n, I], in the order of ``every_set``."""
-    n = len(scores).bit_length() - 1
-    sets = every_set(n)
-    size = sets.sum(axis=1)
-    shares = np.zeros((n, scores.shape[1]))
-    for event in range(n):
-        without = np.flatnonzero(~sets[:, event])
-        weight = np.array([1 / (n * comb(n - 1, s)) for s in size[without].tolist()])
-        shares[event] = weight @ (scores[without + (1 << event)] - scores[without])
-    return shares
-
-
-def orderings(n: int, evaluations: int) -> IntArray:
-    """Random orderings of n events [M, n] that visit about so many sets; every second is the one before it in
-    reverse, which evens out what depends on coming early or late (antithetic pairs)."""
-    pairs = max(1, round(evaluations / (2 * max(1, n - 1))))
-    generator = np.random.default_rng(n)
-    forward = np.stack([generator.permutation(n) for _ in range(pairs)])
-    return np.stack([forward, forward[:, ::-1]], axis=1).reshape(2 * pairs, n)
-
-
-def prefixes(orders_MN: IntArray) -> BoolArray:
-    """The sets that the orderings go through: none, then of each the first 1 … n − 1 events, then all."""
-    M, n = orders_MN.shape
-    rank = np.argsort(orders_MN, axis=1)
-    between = (rank[:, None] < np.arange(1, n)[:, None]).reshape(M * (n - 1), n)
-    return np.concatenate([np.zeros((1, n), np.bool_), between, np.ones((1, n), np.bool_)])
-
-
-def along(scores: Scores, orders_MN: IntArray) -> Scores:
-    """What each event adds where it comes in, as a mean over the orderings, [n, I]; of the scores of
-    ``prefixes``."""
-    M, n = orders_MN.shape
-    shape = (M, 1, scores.shape[1])
-    first, last = np.broadcast_to(scores[0], shape), np.broadcast_to(scores[-1], shape)
-    chains = np.concatenate([first, scores[1:-1].reshape(M, n - 1, -1), last], axis=1)
-    gains = np.diff(chains, axis=1)
-    rank = np.argsort(orders_MN, axis=1)
-    found: Scores = np.take_along_axis(gains, rank[:, :, None], axis=1).mean(axis=0)
-    return found

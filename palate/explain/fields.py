@@ -10,7 +10,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from palate.explain.events import Scores
+from palate.explain.shapley import Scores
 from palate.runtime.items import Vectors
 
 AGAIN = "again"

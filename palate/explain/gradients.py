@@ -15,7 +15,7 @@ from torch import nn
 from torch.nn import functional
 
 from palate.errors import MissingExtraError, SettingsError
-from palate.explain.events import Scores
+from palate.explain.shapley import Scores
 from palate.nn.image import ClassicImage, ResidualImage
 from palate.nn.item import FieldProjection, ItemTower
 from palate.nn.kept import KeptColumn

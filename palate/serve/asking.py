@@ -18,6 +18,7 @@ from palate.retrieve.rule_settings import Labels
 from palate.retrieve.rules import DAY, Past, Request
 from palate.retrieve.walk import Pick
 from palate.schema import Histories, IntArray
+from palate.serve.inside import told_by
 from palate.serve.people import joined
 
 if TYPE_CHECKING:  # which asks for lists itself
@@ -78,8 +79,9 @@ class Answered:
             for rank, (item, pick) in enumerate(zip(found, self.picks, strict=True), 1)
         ]
 
-    def reasons(self, language: str) -> list[dict[str, Any]]:
-        """Why each item is there, as ``palate.explain.answer.reasons``."""
+    def reasons(self, language: str, inside: Sequence[str] = ()) -> list[dict[str, Any]]:
+        """Why each item is there, as ``palate.explain.answer.reasons``; of those ``inside`` also which parts
+        of their fields."""
         live, ids = self.live, np.array([pick.id for pick in self.picks], np.int64)
         with live.index.guard.reading():
             table = live.index.contents()[1]
@@ -93,6 +95,7 @@ class Answered:
             vectors=table,
             at=self.asked.at,
             event=self.code,
+            told={number: told_by(live, number) for number in live.ids_of(inside).tolist()},
         )
 
 

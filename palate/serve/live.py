@@ -216,13 +216,18 @@ class Live:
 
     def picture(self, item: int, field: str) -> np.ndarray | None:
         """What training saw of this field of an item, uint8 [height, width, 3]; the first of several."""
+        values = self.seen(item, field)
+        if values is None or values.dtype != np.uint8:
+            return None
+        return values[len(values) // 2] if values.ndim == 4 else values
+
+    def seen(self, item: int, field: str) -> np.ndarray | None:
+        """What training saw or heard of this field of an item, one entry of ``schema.Media.values``."""
         media = self._media.get(field)
         if media is None or item >= len(media.offsets) - 1 or media.offsets[item] == media.offsets[item + 1]:
             return None
         values: np.ndarray = media.values[media.row[media.offsets[item]]]
-        if values.dtype != np.uint8:
-            return None
-        return values[len(values) // 2] if values.ndim == 4 else values
+        return values
 
     def change_of(self, item: int) -> ItemChange | None:
         """What the store says of the item; the bytes of its files are empty here."""

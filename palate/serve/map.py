@@ -2,22 +2,35 @@
 
 from __future__ import annotations
 
+import logging
 import threading
+import uuid
+from contextlib import suppress
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 from fastapi import APIRouter, Query
 from pydantic import BaseModel
+from safetensors import SafetensorError, safe_open
+from safetensors.numpy import save_file
 
+from palate.runtime.items import Vectors
 from palate.schema import FIRST_ID, UNKNOWN, AnyArray, BoolArray, IntArray
 from palate.serve.landscape import Landscape, Points
 from palate.serve.live import Live
 from palate.serve.overview import Now, label_field, title_field
 
+KEPT = "map.safetensors"
+LEAST_KEPT = 1_000
+"""The plane of fewer items is laid out as quickly as it is read."""
 MOST_POINTS = 20_000
 MOST_TITLES = 1_500
 LABELS = 8
 """Labels that have a colour of their own: those of most items."""
+
+
+logger = logging.getLogger(__name__)
 
 
 class PointView(BaseModel):
@@ -56,7 +69,7 @@ class Drawn:
 
 
 class Maps:
-    """The plane of the present model, laid out when it is first asked for and kept.
+    """The plane of the present model, laid out once and kept, here and beside the run.
 
     Items that come later are placed in it, without moving the others.
     """
@@ -70,7 +83,8 @@ class Maps:
             drawn, version = self._drawn, live.catalogue.version
             if drawn is None or drawn.digest != live.digest:
                 model = live.model
-                drawn = self._draw(live, version, Landscape.of(model.vectors[model.allowed]))
+                plane = plane_of(model.vectors[model.allowed], live.digest, live.run / KEPT)
+                drawn = self._draw(live, version, plane)
             elif drawn.version != version:
                 drawn = self._draw(live, version, drawn.plane)
             self._drawn = drawn
@@ -85,9 +99,34 @@ class Maps:
         return Drawn(live.digest, version, plane, places[:V], shown, new, label, labels, order)
 
 
+def plane_of(vectors: Vectors, digest: str, path: Path) -> Landscape:
+    """The plane of the items of the model that this digest names, from ``path`` where another start or worker
+    left it; a large one is left there."""
+    try:
+        with safe_open(path, "np") as kept:
+            if (kept.metadata() or {}).get("model") == digest:
+                return Landscape(kept.get_tensor("landmarks"), kept.get_tensor("places"))
+    except (OSError, SafetensorError):
+        pass  # not there yet, or half of one
+    plane = Landscape.of(vectors)
+    if len(vectors) < LEAST_KEPT:
+        return plane
+    writing = path.with_name(f".{KEPT}.{uuid.uuid4().hex[:8]}.writing")
+    try:
+        save_file({"landmarks": plane.landmarks, "places": plane.places}, writing, {"model": digest})
+        writing.replace(path)
+    except (OSError, SafetensorError) as error:  # a folder that is only read
+        logger.warning("the map cannot be kept in %s and is laid out at each start: %s", path, error)
+    finally:
+        with suppress(OSError):
+            writing.unlink(missing_ok=True)
+    return plane
+
+
 def map_router(now: Now) -> APIRouter:
-    """The route of the map."""
+    """The route of the map, whose plane is laid out meanwhile: nobody is to wait for it."""
     router, maps = APIRouter(prefix="/v1", tags=["page"]), Maps()
+    threading.Thread(target=lambda: maps.of(now()), name="map", daemon=True).start()
 
     @router.get("/items/map")
     def items_map(

@@ -69,7 +69,7 @@ async def _answer(engine: Engine, asked: Asked, options: Options) -> Response:
     if not options.explain:
         return await listed(engine, asked)
     answered = await asyncio.wrap_future(engine.submit(asked))
-    return await run_in_threadpool(_written, answered, options.language)
+    return await run_in_threadpool(_written, answered, options.language, options.inside)
 
 
 async def listed(engine: Engine, asked: Asked) -> Response:
@@ -81,10 +81,11 @@ async def listed(engine: Engine, asked: Asked) -> Response:
     return _written(await asyncio.wrap_future(engine.submit(asked)), None)
 
 
-def _written(answered: Answered, language: Language | None) -> Response:
+def _written(answered: Answered, language: Language | None, inside: Sequence[str] = ()) -> Response:
     """The answer as JSON; it is built by hand, since checking it again costs more than making it."""
     items = answered.items()
     if language is not None:
-        items = [item | {"reasons": why} for item, why in zip(items, answered.reasons(language), strict=True)]
+        reasons = answered.reasons(language, inside)
+        items = [item | {"reasons": why} for item, why in zip(items, reasons, strict=True)]
     answer = {"user": answered.asked.user, "model": answered.live.digest, "items": items}
     return Response(to_json(answer), media_type="application/json")

@@ -26,6 +26,8 @@ MOST_HISTORY = 5_000
 MOST_KEYS = 1_000
 """Of a list of items."""
 MOST_FILTERS = 50
+MOST_INSIDE = 10
+"""Items that are looked into at once: a picture is encoded 65 times for it."""
 MOST_OFFSET = 10_000_000
 LONGEST_TEXT = 256
 LARGEST_TIME = 2**63 - 1
@@ -128,6 +130,8 @@ class Options(Read):
     event: Key | None = None
     explain: bool = False
     language: Language = "en"
+    inside: Annotated[list[Key], Field(max_length=MOST_INSIDE)] = []
+    """Items of the list whose reasons also say which words, regions and seconds carried them."""
 
 
 class QueryOptions(Options):

@@ -5,6 +5,7 @@ import { useWords, whole } from "../words";
 
 const ROW = 64;
 const PAGE = 100;
+const SHOWN_NEXT = 6;
 // Browsers stop at some thirty million pixels.
 const MOST_ROWS = 400_000;
 
@@ -83,6 +84,23 @@ function shownValue(value: unknown): string {
   return typeof value === "object" ? JSON.stringify(value) : String(value);
 }
 
+/** What the model recommends after this item alone, without what is as near to it as what is shown beside. */
+function useNext(item: string, near: api.Near[] | undefined): api.Pick[] {
+  const [found, put] = useState<api.Pick[]>([]);
+  useEffect(() => {
+    put([]);
+    if (!near) return;
+    const stop = new AbortController();
+    const exclude = near.map((each) => each.item);
+    api
+      .post<api.Answer>("/v1/recommendations", { history: [item], k: SHOWN_NEXT, filter_seen: true, exclude }, stop.signal)
+      .then((answer) => put(answer.items.filter((each) => each.source === "taste")))
+      .catch(() => {}); // an item that the model cannot read has none
+    return () => stop.abort();
+  }, [item, near]);
+  return found;
+}
+
 function One({ item, changed }: { item: api.Item; changed: () => void }) {
   const { say } = useWords();
   const about = useAbout();
@@ -90,6 +108,7 @@ function One({ item, changed }: { item: api.Item; changed: () => void }) {
   const path = api.at("items", item.item);
   const near = useAnswer<{ items: api.Near[] }>(`${path}/similar?k=12`);
   const people = useAnswer<api.People>(`${path}/people`);
+  const next = useNext(item.item, near.value?.items);
   const known = Object.entries(item.fields).filter(([, value]) => value !== null && value !== "");
   return (
     <>
@@ -130,6 +149,7 @@ function One({ item, changed }: { item: api.Item; changed: () => void }) {
         </div>
         <section aria-labelledby="near">
           <h2 id="near">{say("near")}</h2>
+          <p class="note">{say("nearHelp")}</p>
           <Waiting of={near}>
             {(found) => (
               <ul class="plain">
@@ -141,6 +161,17 @@ function One({ item, changed }: { item: api.Item; changed: () => void }) {
               </ul>
             )}
           </Waiting>
+          {next.length > 0 && (
+            <section aria-labelledby="next">
+              <h2 id="next">{say("next")}</h2>
+              <p class="note">{say("nextHelp")}</p>
+              <ul class="plain">
+                {next.map((each) => (
+                  <li key={each.item}><ItemLine item={each} /></li>
+                ))}
+              </ul>
+            </section>
+          )}
         </section>
       </div>
     </>

@@ -1,6 +1,7 @@
 import { useEffect, useLayoutEffect, useMemo, useRef, useState } from "preact/hooks";
 import * as api from "../api";
 import { ChoosePerson, Fault, FindItem, itemLink, ItemLine, personLink, Picture, Shares, titleOf, useAbout, useAnswer, Waiting } from "../parts";
+import { Inside } from "../inside";
 import { useWords } from "../words";
 
 const PLACES = 10;
@@ -56,24 +57,28 @@ function useGlide(order: string) {
   return list;
 }
 
-function Why({ reasons, names }: { reasons: api.Reasons; names: Map<string, string> }) {
+type Look = (item: string) => Promise<api.Answer>;
+
+function Why({ item, reasons, names, look }: { item: api.Item; reasons: api.Reasons; names: Map<string, string>; look: Look }) {
   const { say } = useWords();
+  const [opened, open] = useState(false);
   const of = (share: number) => (reasons.difference ? share / Math.abs(reasons.difference) : 0);
   const fields = reasons.fields.map(({ field, share }) => ({ name: field, share: of(share) }));
   const largest = [...reasons.events].sort((a, b) => Math.abs(b.share) - Math.abs(a.share)).slice(0, 6);
   return (
-    <details>
+    <details onToggle={(event) => event.currentTarget.open && open(true)}>
       <summary>
         <span class="unseen">{say("why")}: </span>
         {reasons.sentence || say("why")}
       </summary>
       <Shares caption={say("whyEvents")} rows={largest.map((each) => ({ name: names.get(each.item) ?? each.item, share: of(each.share) }))} />
       {fields.length > 0 && <Shares caption={say("whyFields")} rows={fields} />}
+      {opened && <Inside key={JSON.stringify(reasons.events)} item={item} look={look} />}
     </details>
   );
 }
 
-function Recommended(props: { items: api.Pick[]; before: api.Pick[] | null; names: Map<string, string> }) {
+function Recommended(props: { items: api.Pick[]; before: api.Pick[] | null; names: Map<string, string>; look: Look }) {
   const { say } = useWords();
   const list = useGlide(props.items.map((each) => each.item).join("\n"));
   const old = new Map(props.before?.map((each) => [each.item, each.rank]));
@@ -96,7 +101,7 @@ function Recommended(props: { items: api.Pick[]; before: api.Pick[] | null; name
       {props.items.map((each) => (
         <li key={each.item} data-item={each.item}>
           <ItemLine item={each} note={say(`source_${each.source}` as "source_taste") ?? each.source} after={move(each)} />
-          {each.reasons && <Why reasons={each.reasons} names={props.names} />}
+          {each.reasons && <Why item={each} reasons={each.reasons} names={props.names} look={props.look} />}
         </li>
       ))}
     </ol>
@@ -113,20 +118,25 @@ function WhatIf({ user, moments, filterSeen }: { user: string; moments: Moment[]
   const [every, showEvery] = useState(false);
   const items = useRef(new Map<string, api.Item>());
   const [, drawAgain] = useState(0);
-  const real = useAnswer<api.Answer>(
-    api.query(`${api.at("users", user)}/recommendations`, { k: PLACES, explain: true, language }),
-  );
+  const actual = (inside?: string) =>
+    api.query(`${api.at("users", user)}/recommendations`, { k: PLACES, explain: true, language, inside });
+  const real = useAnswer<api.Answer>(actual());
   const altered = history.some((each) => each.off || each.added);
+  const supposed = () => ({
+    k: PLACES,
+    language,
+    filter_seen: filterSeen,
+    history: history.filter((each) => !each.off).map(({ item, event, time }) => ({ item, event, ...(time === null ? {} : { time }) })),
+  });
+  const look: Look = (item) =>
+    altered
+      ? api.post<api.Answer>("/v1/recommendations", { ...supposed(), explain: true, inside: [item] })
+      : api.get<api.Answer>(actual(item));
 
   useEffect(() => {
     if (!altered) return put(null);
     const stop = new AbortController();
-    const body = {
-      k: PLACES,
-      language,
-      filter_seen: filterSeen,
-      history: history.filter((each) => !each.off).map(({ item, event, time }) => ({ item, event, ...(time === null ? {} : { time }) })),
-    };
+    const body = supposed();
     const ask = (explain: boolean) =>
       api.post<api.Answer>("/v1/recommendations", { ...body, explain }, stop.signal).then((found) => {
         put(found);
@@ -244,7 +254,7 @@ function WhatIf({ user, moments, filterSeen }: { user: string; moments: Moment[]
           {altered && <button class="quiet" onClick={() => change(moments ?? [])}>{say("reset")}</button>}
         </p>
         {fault && <Fault fault={fault} />}
-        {picks ? <Recommended items={picks} before={answer ? (real.value?.items ?? null) : null} names={names} /> : <Waiting of={real}>{() => null}</Waiting>}
+        {picks ? <Recommended items={picks} before={answer ? (real.value?.items ?? null) : null} names={names} look={look} /> : <Waiting of={real}>{() => null}</Waiting>}
         {gone.length > 0 && (
           <>
             <h3>{say("left")}</h3>
