@@ -238,7 +238,12 @@ export function ChoosePerson({ user, to }: { user: string; to: (user: string) =>
   const some = useAnswer<{ users: { user: string; events: number }[] }>(
     api.query("/v1/users", { search: useSettled(typed === user ? "" : typed.trim()), limit: 8 }),
   );
-  useEffect(() => type(user), [user]);
+  const shown = useRef(user);
+  useEffect(() => {
+    if (shown.current === user) return; // on a busy machine this runs when somebody has begun to type
+    shown.current = user;
+    type(user);
+  }, [user]);
   return (
     <form
       class="choose"
