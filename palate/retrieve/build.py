@@ -30,7 +30,7 @@ WANTED_RECALL = 0.99
 """The search keeps more candidates until this much is found on one half of the sample."""
 LEAST_RECALL = 0.95
 """Vectors of which a graph finds less than this, however long it looks, are compared one by one."""
-LITTLE = 0.003
+LITTLE = 0.01
 """So much less recall is as good, if fewer candidates are enough for it."""
 SAME = 1e-6
 """Relative difference of scores that only comes from the order in which their terms were added."""
@@ -75,7 +75,9 @@ def build_index(
         if found[candidates] >= WANTED_RECALL:
             break
     # What no number of candidates finds is not worth looking for.
-    index.expansion = next(of for of, recall in found.items() if recall >= max(found.values()) - LITTLE)
+    best = max(found.values())
+    enough = max(best - LITTLE, min(best, LEAST_RECALL))
+    index.expansion = next(candidates for candidates, recall in found.items() if recall >= enough)
     index.recall = recall_of(index, states_SD[1::2])
     if index.recall < LEAST_RECALL:
         logger.warning(
