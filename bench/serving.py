@@ -46,7 +46,7 @@ GROUP = 100
 """Items that are met by the same people."""
 MOST_MET = 100_000
 """Items that training meets; the others are added to what was trained, and known by their descriptions."""
-PASSES = 4
+PASSES = 8
 TRAITS = 24
 """Numbers that describe an item."""
 OWN = 0.7
@@ -68,18 +68,19 @@ def say(text: str) -> None:
 
 
 def catalogue(items: int) -> pl.DataFrame:
-    """Items of groups, each described around the middle of its own."""
-    generator = np.random.default_rng(3)
+    """Items of groups, each described around the middle of its own; more items begin with the same."""
+    blocks = [
+        _traits(np.random.default_rng(3 + block), min(MOST_MET, items - begin))
+        for block, begin in enumerate(range(0, items, MOST_MET))
+    ]
+    keys = [f"i{number}" for number in range(items)]
+    return pl.DataFrame({"item": keys, "traits": pl.Series(np.concatenate(blocks)).arr.to_list()})
+
+
+def _traits(generator: np.random.Generator, items: int) -> np.ndarray:
     middles = generator.standard_normal((-(-items // GROUP), TRAITS), np.float32)
-    traits = np.repeat(middles, GROUP, axis=0)[:items]
-    traits += OWN * generator.standard_normal((items, TRAITS), np.float32)
-    return pl.DataFrame(
-        {
-            "item": [f"i{number}" for number in range(items)],
-            "shelf": [f"shelf {number // GROUP % 50}" for number in range(items)],
-            "traits": pl.Series(traits).arr.to_list(),
-        }
-    )
+    own: np.ndarray = OWN * generator.standard_normal((items, TRAITS), np.float32)
+    return np.repeat(middles, GROUP, axis=0)[:items] + own
 
 
 def shop(things: pl.DataFrame) -> Dataset:
@@ -99,8 +100,7 @@ def shop(things: pl.DataFrame) -> Dataset:
             "row": np.arange(len(item), dtype=np.uint32),
         }
     ).with_columns(event=pl.lit("view"), value=pl.lit(None, pl.Float64))
-    fields = (Field("shelf", FieldKind.CATEGORY), Field("traits", FieldKind.VECTOR))
-    return Dataset("generated", table, fields=fields, items=things)
+    return Dataset("generated", table, fields=(Field("traits", FieldKind.VECTOR),), items=things)
 
 
 def exported_run(items: int, cache: Path) -> Path:

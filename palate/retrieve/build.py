@@ -30,6 +30,8 @@ WANTED_RECALL = 0.99
 """The search keeps more candidates until this much is found on one half of the sample."""
 LEAST_RECALL = 0.95
 """Vectors of which a graph finds less than this, however long it looks, are compared one by one."""
+LITTLE = 0.01
+"""So much less recall is as good, if fewer candidates are enough for it."""
 SAME = 1e-6
 """Relative difference of scores that only comes from the order in which their terms were added."""
 EXPANSIONS = (64, 96, 128, 192, 256, 384, 512, 768, 1024)
@@ -66,10 +68,16 @@ def build_index(
         raise DataError(f"{len(states_SD)} states to measure recall with; wanted at least 2, better 1,000.")
     index = ApproximateIndex(vectors_VD, absent)
     exact = index.search_exactly(states_SD[::2], DEPTH)
+    found: dict[int, float] = {}
     for candidates in EXPANSIONS:
         index.expansion = candidates
-        if _recall(index.search(states_SD[::2], DEPTH), exact) >= WANTED_RECALL:
+        found[candidates] = _recall(index.search(states_SD[::2], DEPTH), exact)
+        if found[candidates] >= WANTED_RECALL:
             break
+    # What no number of candidates finds is not worth looking for.
+    best = max(found.values())
+    enough = max(best - LITTLE, min(best, LEAST_RECALL))
+    index.expansion = next(candidates for candidates, recall in found.items() if recall >= enough)
     index.recall = recall_of(index, states_SD[1::2])
     if index.recall < LEAST_RECALL:
         logger.warning(
