@@ -114,7 +114,6 @@ def write_world(
             # Among all things the first ten places seldom go to new ones: too coarse to choose a pass by.
             "train": {
                 "max_epochs": 6,
-                "content_passes": 6,
                 "learning_rate": 3e-3,
                 "media_items": 32,
                 "validate_metric": "loss",

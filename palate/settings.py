@@ -266,11 +266,13 @@ class TrainSettings(Frozen):
     """Event types to predict; by default every type but ``return``."""
     max_epochs: int = Field(default=0, ge=0)
     """Passes over the data; the learning rate decays to its end over them. 0 takes as many as read some 3.5
-    million events, at least 4 and at most 12."""
+    million events, at least 4 and at most 12; 30 over items, where ``item_class`` is learned alone."""
     batch_events: int = Field(default=0, ge=0)
     """Events per step, at least one history; 0 takes as many as make a pass of some 128 steps. Items per
     step where ``item_class`` is learned alone; 0 is then some 64 steps."""
     learning_rate: Annotated[float, Field(gt=0.0)] = 2e-3
+    """Highest learning rate of AdamW, reached after the warm-up. Where nothing is said and ``item_class`` is
+    learned alone, it is .005."""
     weight_decay: Annotated[float, Field(ge=0.0)] | None = None
     """Decay of matrices and item vectors; by default the stronger the fewer the data: 300 / √events, at
     most 1."""
@@ -299,7 +301,8 @@ class TrainSettings(Frozen):
     validate_metric: str = "ndcg@10"
     """What chooses the best pass; where ``item_class`` is learned alone, ``macro_f1`` unless told."""
     patience: Positive = 4
-    """Passes without a better validation metric before training stops."""
+    """Passes without a better validation metric before training stops. Where nothing is said and
+    ``item_class`` is learned alone, all passes are done."""
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
     """``auto`` takes bfloat16 where this machine multiplies matrices faster in it."""
     threads: int = Field(default=0, ge=0)

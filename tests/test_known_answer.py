@@ -112,7 +112,7 @@ def test_what_is_heard_is_found(tmp_path: Path) -> None:
 
 def test_what_moves_is_found(tmp_path: Path) -> None:
     axes = {"movement": ["right", "blinking"], "shape": ["bar", "two dots"]}
-    video.make(tmp_path, clips_each=30, people=200, axes=axes)
+    video.make(tmp_path, clips_each=60, people=300, axes=axes)
     answer = known_answer(tmp_path, QUICK)
     assert answer.share >= 0.8, answer.lines()
     assert answer.share_without <= 0.2, answer.lines()

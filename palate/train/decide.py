@@ -12,6 +12,8 @@ from palate.settings import Settings
 EVENTS_OF_TRAINING = 3_500_000
 """More than these, a pass brings little that the passes before did not; see docs/log.md."""
 FEWEST_PASSES, MOST_PASSES = 4, 12
+PASSES_OVER_ITEMS, RATE_OF_ITEMS = 30, 5e-3
+"""Where classes are learned alone; a pass over items takes a hundredth of one over histories."""
 LEAST_DROPOUT, DROPOUT_OF_SCARCITY = 0.1, 0.3
 
 
@@ -22,7 +24,7 @@ def scarcity(events: int) -> float:
 
 def decided(settings: Settings, prepared: Prepared) -> Settings:
     """The settings with what they leave open: ``model.again``, dropout, the number of passes, the fields
-    that are predicted, and, where nothing is recommended, what chooses the best pass.
+    that are predicted, and, where nothing is recommended, the learning rate and what chooses the best pass.
 
     Raises:
         SettingsError: a task names no field, and there is not just one that it could mean.
@@ -30,9 +32,10 @@ def decided(settings: Settings, prepared: Prepared) -> Settings:
     settings = with_named_fields(settings, prepared.schema.fields)
     model, train, lengths = settings.model, settings.train, prepared.training().lengths
     if not settings.recommends:
-        passes = train.max_epochs or MOST_PASSES
-        metric = train.validate_metric if "validate_metric" in train.model_fields_set else "macro_f1"
-        train = train.model_copy(update={"max_epochs": passes, "validate_metric": metric})
+        passes = train.max_epochs or PASSES_OVER_ITEMS
+        of_items = {"validate_metric": "macro_f1", "learning_rate": RATE_OF_ITEMS, "patience": passes}
+        left_open = {name: value for name, value in of_items.items() if name not in train.model_fields_set}
+        train = train.model_copy(update={"max_epochs": passes, **left_open})
     if model.again == "auto":
         sampled = len(prepared.items) > train.sampled_above  # the sample leaves out the own past
         again = "ignored" if sampled else "learned" if prepared.has_repeats else "never"
