@@ -385,6 +385,13 @@ class Media:
     digest: IntArray | None = None
     """uint8 [M, 32], SHA-256 of each file and of all that shaped its values; where they came from files."""
 
+    def first(self, item: int) -> npt.NDArray[Any] | None:
+        """The first entry of ``values`` that the item has; None where it has none, or came later."""
+        if item >= len(self.offsets) - 1 or self.offsets[item] == self.offsets[item + 1]:
+            return None
+        found: npt.NDArray[Any] = self.values[self.row[self.offsets[item]]]
+        return found
+
 
 @dataclass(frozen=True)
 class Content:

@@ -57,12 +57,8 @@ def told_by(prepared: Prepared, item: int) -> Told:
         for field in prepared.schema.fields
         if field.kind == FieldKind.TEXT and row.get(field.name)
     }
-    media = {
-        name: of.values[of.row[of.offsets[item]]]
-        for name, of in prepared.media.items()
-        if item < len(of.offsets) - 1 and of.offsets[item] < of.offsets[item + 1]
-    }
-    return Told(texts, media)
+    media = {name: of.first(item) for name, of in prepared.media.items()}
+    return Told(texts, {name: values for name, values in media.items() if values is not None})
 
 
 def inside(model: ServingModel, change: Scores, told: Told) -> dict[str, list[dict[str, Any]]]:

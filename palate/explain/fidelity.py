@@ -17,6 +17,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
+import polars as pl
 
 from palate.explain.events import EVALUATIONS, Scorer, event_shares, subsets
 from palate.schema import BoolArray, Histories, IntArray
@@ -154,13 +155,5 @@ def _among(
 
 def rank_correlation(one: Curve, other: Curve) -> float:
     """Spearman's, of two rows of numbers; 0 where either says the same of everything."""
-    centred = [_ranks(row) - (len(row) - 1) / 2 for row in (one, other)]
-    length = float(np.linalg.norm(centred[0]) * np.linalg.norm(centred[1]))
-    return float(centred[0] @ centred[1]) / length if length else 0.0
-
-
-def _ranks(row: Curve) -> Curve:
-    """From 0; equal numbers share the mean of theirs."""
-    _, which, counts = np.unique(row, return_inverse=True, return_counts=True)
-    found: Curve = (np.cumsum(counts) - (counts + 1) / 2)[which]
-    return found
+    found = pl.select(pl.corr(pl.Series(one), pl.Series(other), method="spearman")).item()
+    return float(found) if np.isfinite(found) else 0.0

@@ -56,12 +56,9 @@ def needs(level: Level) -> Callable[..., Awaitable[Level]]:
     """
 
     async def check(request: Request, sent: str | None = Security(_SCHEME)) -> Level:
-        keys: Keys = request.app.state.keys
-        if not keys.wanted:
-            if not from_here(request):
-                raise HTTPException(403, "Without keys only pages of this server may ask. Set keys.")
-            return Level.ADMIN
-        allowed = keys.level_of(sent or "")
+        allowed = level_of(request, sent or "")
+        if allowed is None and not request.app.state.keys.wanted:
+            raise HTTPException(403, "Without keys only pages of this server may ask. Set keys.")
         if allowed is None:
             raise HTTPException(401, f"Send a key in the header {HEADER}.", headers=CHALLENGE)
         if allowed < level:
@@ -69,6 +66,15 @@ def needs(level: Level) -> Callable[..., Awaitable[Level]]:
         return allowed
 
     return check
+
+
+def level_of(request: Request, sent: str) -> Level | None:
+    """What the sender of this key, or of none, may do: all where no key is set, but nothing where the request
+    then comes from a page of somebody else."""
+    keys: Keys = request.app.state.keys
+    if keys.wanted:
+        return keys.level_of(sent)
+    return Level.ADMIN if from_here(request) else None
 
 
 def from_here(request: Request) -> bool:

@@ -224,10 +224,7 @@ class Live:
     def seen(self, item: int, field: str) -> np.ndarray | None:
         """What training saw or heard of this field of an item, one entry of ``schema.Media.values``."""
         media = self._media.get(field)
-        if media is None or item >= len(media.offsets) - 1 or media.offsets[item] == media.offsets[item + 1]:
-            return None
-        values: np.ndarray = media.values[media.row[media.offsets[item]]]
-        return values
+        return None if media is None else media.first(item)
 
     def change_of(self, item: int) -> ItemChange | None:
         """What the store says of the item; the bytes of its files are empty here."""

@@ -189,11 +189,15 @@ async def _of_validation(request: Request, error: Exception) -> JSONResponse:
 
 def _sent_something_else(request: Request) -> bool:
     """Whether there is a body, and it does not say that it is JSON; then nobody has read it as that."""
-    headers = request.headers
-    kind = headers.get("content-type", "").partition(";")[0].strip().lower()
+    headers, kind = request.headers, content_type(request)
     is_json = kind == "application/json" or (kind.startswith("application/") and kind.endswith("+json"))
     has_body = headers.get("content-length", "0") != "0" or "transfer-encoding" in headers
     return has_body and not is_json
+
+
+def content_type(request: Request) -> str:
+    """What the request says that its body is, in small letters and without parameters; empty if nothing."""
+    return request.headers.get("content-type", "").partition(";")[0].strip().lower()
 
 
 def _place(path: tuple[int | str, ...]) -> str:

@@ -18,9 +18,9 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from palate.errors import PalateError
 from palate.serve.engine import Engine
-from palate.serve.keys import HEADER, from_here
+from palate.serve.keys import HEADER, level_of
 from palate.serve.limits import header_of
-from palate.serve.options import Keys, Level
+from palate.serve.options import Level
 from palate.serve.paths import with_slashes
 from palate.serve.problems import of_palate
 from palate.serve.recommending import asked_of, listed
@@ -96,8 +96,5 @@ def _options(query: bytes) -> QueryOptions | None:
 
 
 def _may_read(scope: Scope) -> bool:
-    keys: Keys = scope["app"].state.keys
-    if not keys.wanted:
-        return from_here(Request(scope))
-    level = keys.level_of(header_of(scope, HEADER.lower()))
+    level = level_of(Request(scope), header_of(scope, HEADER.lower()))
     return level is not None and level >= Level.READ

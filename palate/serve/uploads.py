@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 from fastapi import HTTPException, Request
 from starlette.datastructures import UploadFile
 
+from palate.serve.problems import content_type
 from palate.serve.wire import LONGEST_TEXT
 
 MOST_FIELDS = 200
@@ -50,7 +51,7 @@ async def sent(request: Request) -> Sent:
     Raises:
         HTTPException: 415 another type of content; 422 no JSON, no mapping of fields, or too much of it.
     """
-    kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+    kind = content_type(request)
     if kind == "multipart/form-data":
         return await _form(request)
     if kind != "application/json":

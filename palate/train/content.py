@@ -196,8 +196,9 @@ class ContentCourse(ItemCourse):
         if len(self.held):
             self.reach_out()
             self.give_back()
-        questions = validation_questions(self.prepared, self.settings)
-        if questions is None or not self.prepared.has_cold_split:
+        asks_new = self.prepared.has_cold_split
+        questions = validation_questions(self.prepared, self.settings) if asks_new else None
+        if questions is None:
             return None
         return validation_metric(self.model, self.prepared, questions, self.settings)
 

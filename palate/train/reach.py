@@ -64,11 +64,10 @@ def best_reach(
         told_HD: what content says their vectors are.
         mean_D: the mean of what it says of all known items.
     """
-    losses, answers = torch.zeros(len(REACHES)), 0
+    losses, answers, whole_HD = torch.zeros(len(REACHES)), 0, model.items(held)
     for states, scores, target, weight, columns in positions(model, prepared, settings, labels, held):
-        whole = states @ model.items(held).t()
         # What repeats add to these items stays theirs; the rest of their scores is what content says.
-        rest = scores[:, columns] - whole + (states @ mean_D).unsqueeze(1)
+        rest = scores[:, columns] - states @ whole_HD.t() + (states @ mean_D).unsqueeze(1)
         slope = states @ (told_HD - mean_D).t()
         own = scores.gather(1, target.unsqueeze(1)).squeeze(1)
         scores[:, columns] = -torch.inf
