@@ -85,7 +85,8 @@ class TextSettings(Frozen):
     filters: Positive = 48
     """Filters per convolution."""
     token_dropout: Share = 0.3
-    """Share of the tokens that are not read in a training step, so that no text is learned by heart."""
+    """Share of the tokens that are not read in a step of learning from items, so that no text is learned by
+    heart; steps over histories read all."""
     dropout: Share = 0.5
     """Dropout before the dense layer."""
 
@@ -112,7 +113,8 @@ class ImageSettings(Frozen):
     dropout: Share = 0.3
     """Dropout before the dense layer."""
     augment: bool = True
-    """In training, flip half of the pictures and shift all by up to a sixteenth of their width."""
+    """In learning from items, flip half of the pictures and shift all by up to a sixteenth of their width;
+    steps over histories read them as they are."""
     tuned: Literal["none", "top", "all"] = "none"
     """What of a pretrained backbone learns: nothing, its last stage, or all of it."""
 

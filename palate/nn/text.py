@@ -5,9 +5,9 @@ and a kernel W of k taps
 
     y_t = b + Σ_{j=0}^{k-1} e_{t+j} W_j ,  0 ≤ t < L,  e_q = 0 for q ≥ L        z = max(0, max_t y_t)
 
-A kernel longer than the text is thereby still read once at every token. In training each token is read as
-zeros with a probability, and so is each number of z: a text that is known by a single rare word is learned by
-heart.
+A kernel longer than the text is thereby still read once at every token. In learning from items, not in passes
+over histories, each token is read as zeros with a probability, and so is each number of z: a text that is
+known by a single rare word is learned by heart.
 """
 
 from __future__ import annotations

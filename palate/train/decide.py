@@ -13,7 +13,7 @@ EVENTS_OF_TRAINING = 3_500_000
 """More than these, a pass brings little that the passes before did not; see docs/log.md."""
 FEWEST_PASSES, MOST_PASSES = 4, 12
 PASSES_OVER_ITEMS, RATE_OF_ITEMS = 30, 5e-3
-"""Where classes are learned alone; a pass over items takes a hundredth of one over histories."""
+"""Where classes are learned alone; see docs/log.md."""
 LEAST_DROPOUT, DROPOUT_OF_SCARCITY = 0.1, 0.3
 
 
