@@ -10,12 +10,18 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from palate.errors import BundleError, DataError, MissingExtraError
-from palate.retrieve.approximate import MOST_PROPOSED, ApproximateIndex
+from palate.retrieve.approximate import ApproximateIndex
 from palate.retrieve.best import best, room
 from palate.retrieve.build import build_index, exact_limit, load_index, save_index
 from palate.retrieve.index import ExactIndex
+from tests.worlds import lists_of_few_items
 
-BOTH = pytest.mark.parametrize("kind", [ExactIndex, ApproximateIndex])
+
+@pytest.fixture(params=[ExactIndex, ApproximateIndex])
+def kind(request):
+    """Either index; the approximate one looks at its lists, though there are few items."""
+    with lists_of_few_items():
+        yield request.param
 
 
 def whole_numbers(rows, width=8, seed=0):
@@ -80,7 +86,8 @@ def test_the_approximate_index_obeys_filters_and_scores_exactly(search):
     """On so few items it finds nearly all; what it gives is allowed, ordered, scored, and k where k exist."""
     vectors, states, k, gone, allowed, excluded, bonuses = search
     index = ApproximateIndex(vectors, gone)
-    found = index.search(states, k, allowed=allowed, excluded=excluded, bonuses=bonuses)
+    with lists_of_few_items():
+        found = index.search(states, k, allowed=allowed, excluded=excluded, bonuses=bonuses)
     every = slow(vectors, states, len(vectors), gone, allowed, excluded, bonuses)
     for row in range(len(states)):
         scores = dict(zip(every[0][row].tolist(), every[1][row].tolist(), strict=True))
@@ -151,7 +158,7 @@ def test_filters_that_refuse_all_that_is_near_still_leave_k(large):
     allowed = scores < np.quantile(scores, 0.4)  # the far ones only, though many
     found = index.search(states[:1], 10, allowed=allowed)
     assert_found(found, slow(vectors, states[:1], 10, allowed=allowed))
-    many = np.argsort(-scores)[: MOST_PROPOSED + 50]
+    many = np.argsort(-scores)[:1_074]
     assert_found(
         index.search(states[:1], 5, excluded=[many]), slow(vectors, states[:1], 5, gone=set(many.tolist()))
     )
@@ -166,7 +173,6 @@ def test_a_bonus_lifts_an_item_from_anywhere(large):
     assert found.ids[0, 1:].tolist() == best_two.tolist()
 
 
-@BOTH
 def test_items_come_change_and_go(kind):
     vectors, state = whole_numbers(60), np.ones((1, 8), np.float32)
     index = kind(vectors)
@@ -190,7 +196,6 @@ def test_items_come_change_and_go(kind):
     np.testing.assert_array_equal(vectors, whole_numbers(60))  # the caller's array is as it was
 
 
-@BOTH
 def test_after_many_changes_an_index_equals_one_built_anew(kind):
     generator, index, width = np.random.default_rng(3), kind(whole_numbers(50)), 8
     alive = {item: row for item, row in enumerate(whole_numbers(50)) if item >= 2}
@@ -216,7 +221,6 @@ def test_after_many_changes_an_index_equals_one_built_anew(kind):
     np.testing.assert_array_equal(found.ids, expected[0])
 
 
-@BOTH
 def test_searches_see_each_change_whole_and_never_what_is_gone(kind):
     """All numbers of a vector are equal: the score of one that is half written would be no multiple of 8."""
     index, stop, faults = kind(np.zeros((300, 8), np.float32)), threading.Event(), []
@@ -250,7 +254,6 @@ def test_searches_see_each_change_whole_and_never_what_is_gone(kind):
     assert not any(thread.is_alive() for thread in (changing, *looking))
 
 
-@BOTH
 @pytest.mark.parametrize(
     ("call", "words"),
     [
@@ -286,8 +289,8 @@ def test_few_items_are_compared_with_all_and_no_states_are_needed():
         build_index(whole_numbers(50), np.zeros((0, 8), np.float32), exact_up_to=10)
 
 
-def test_without_usearch_the_message_names_the_extra(monkeypatch):
-    monkeypatch.setitem(sys.modules, "usearch.index", None)
+def test_without_faiss_the_message_names_the_extra(monkeypatch):
+    monkeypatch.setitem(sys.modules, "faiss", None)
     with pytest.raises(MissingExtraError, match=r"palate\[serve\]"):
         ApproximateIndex(whole_numbers(20))
 
@@ -322,12 +325,12 @@ def test_saved_equals_loaded(tmp_path, exact_up_to):
 def test_a_damaged_index_is_refused(tmp_path):
     vectors, states = clustered(300, 20)
     save_index(build_index(vectors, states, exact_up_to=10), tmp_path)
-    graph, description = tmp_path / "graph.usearch", tmp_path / "index.json"
-    whole, told = graph.read_bytes(), description.read_text()
-    graph.write_bytes(whole[:-1] + bytes([whole[-1] ^ 1]))
+    lists, description = tmp_path / "lists.faiss", tmp_path / "index.json"
+    whole, told = lists.read_bytes(), description.read_text()
+    lists.write_bytes(whole[:-1] + bytes([whole[-1] ^ 1]))
     with pytest.raises(BundleError, match="altered"):
         load_index(tmp_path, vectors)
-    graph.unlink()
+    lists.unlink()
     with pytest.raises(BundleError, match="missing"):
         load_index(tmp_path, vectors)
     description.write_text(json.dumps(json.loads(told) | {"format": 99}))

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 import numpy as np
 import polars as pl
+import pytest
 
 from palate.data.prepared import Prepared
 from palate.data.store import prepare
@@ -148,3 +152,12 @@ def markov_world(people: int, length: int, likely: float, items: int = 20, seed:
         }
     ).with_columns(event=pl.lit("interaction"), value=pl.lit(None, pl.Float64))
     return Dataset(name="markov", interactions=interactions.lazy(), has_time=False)
+
+
+@contextmanager
+def lists_of_few_items() -> Iterator[None]:
+    """Approximate indexes look at all of their lists, where they would search so few items exactly."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("palate.retrieve.approximate.AROUND", 0)
+        patch.setattr("palate.retrieve.approximate.HALF", 1)
+        yield

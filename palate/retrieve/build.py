@@ -1,15 +1,15 @@
-"""Which index a catalogue needs, how much of the exact answer it finds, and the graph on disk.
+"""Which index a catalogue needs, how much of the exact answer it finds, and its lists on disk.
 
-``FOLDER/graph.usearch`` is the graph, ``FOLDER/index.json`` its size and SHA-256, those of the vectors it
-belongs to, and what was measured. An exact index has no files.
+``FOLDER/lists.faiss`` is the lists, ``FOLDER/index.json`` their size and SHA-256, those of the vectors they
+belong to, and what was measured. An exact index has no files.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-import logging
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -21,27 +21,23 @@ from palate.retrieve.approximate import ApproximateIndex
 from palate.retrieve.index import ExactIndex, Found
 from palate.schema import FloatArray, IntArray
 
-FORMAT = 2
+FORMAT = 3
 DESCRIPTION = "index.json"
-GRAPH = "graph.usearch"
+LISTS = "lists.faiss"
 DEPTH = 10
 """Recall is that of so many best."""
 WANTED_RECALL = 0.99
-"""The search keeps more candidates until this much is found on one half of the sample."""
-LEAST_RECALL = 0.95
-"""Vectors of which a graph finds less than this, however long it looks, are compared one by one."""
-LITTLE = 0.01
-"""So much less recall is as good, if fewer candidates are enough for it."""
+"""More lists are looked at until this much is found on one half of the sample,"""
+MOST_COMPARED = 1 << 16
+"""or so many vectors are compared,"""
+LEAST_RECALL = 0.96
+"""but then still more, until this much is found."""
 SAME = 1e-6
 """Relative difference of scores that only comes from the order in which their terms were added."""
-EXPANSIONS = (64, 96, 128, 192, 256, 384, 512, 768, 1024)
 EXACT_MILLISECONDS = 0.5
-"""All items are compared where that takes no longer than this for one request; a graph takes less."""
+"""All items are compared where that takes no longer than this for one request."""
 ALWAYS_EXACT = 20_000
 """Items up to which nothing is measured."""
-
-
-logger = logging.getLogger(__name__)
 
 
 def build_index(
@@ -51,42 +47,47 @@ def build_index(
     absent: IntArray | None = None,
     exact_up_to: int = ALWAYS_EXACT,
 ) -> ExactIndex | ApproximateIndex:
-    """An exact index of at most so many items, an approximate one of more, where a graph finds enough.
+    """An exact index of at most so many items, an approximate one of more.
 
     Args:
-        states_SD: states of real histories. One half of them chooses how many candidates the approximate
-            search keeps, the other tells its recall; an exact index does not read them.
+        states_SD: states of real histories. One half of them chooses how many lists the approximate search
+            looks at, the other tells its recall; an exact index does not read them.
         absent: ids below the end that are no items.
 
     Raises:
         DataError: vectors that are no table of finite numbers; fewer than two states where they are read.
-        MissingExtraError: an approximate index, and USearch is not installed.
+        MissingExtraError: an approximate index, and Faiss is not installed.
     """
     if len(vectors_VD) - (0 if absent is None else len(absent)) <= exact_up_to:
         return ExactIndex(vectors_VD, absent)
     if len(states_SD) < 2:
         raise DataError(f"{len(states_SD)} states to measure recall with; wanted at least 2, better 1,000.")
     index = ApproximateIndex(vectors_VD, absent)
-    exact = index.search_exactly(states_SD[::2], DEPTH)
-    found: dict[int, float] = {}
-    for candidates in EXPANSIONS:
-        index.expansion = candidates
-        found[candidates] = _recall(index.search(states_SD[::2], DEPTH), exact)
-        if found[candidates] >= WANTED_RECALL:
-            break
-    # What no number of candidates finds is not worth looking for.
-    best = max(found.values())
-    enough = max(best - LITTLE, min(best, LEAST_RECALL))
-    index.expansion = next(candidates for candidates, recall in found.items() if recall >= enough)
+    index.probes = _probes(index, states_SD[::2])
     index.recall = recall_of(index, states_SD[1::2])
-    if index.recall < LEAST_RECALL:
-        logger.warning(
-            "a graph finds %.2f of the best of these %s items; all are compared, which takes longer",
-            index.recall,
-            f"{len(index):,}",
-        )
-        return ExactIndex(vectors_VD, absent)
     return index
+
+
+def _probes(index: ApproximateIndex, states_SD: FloatArray) -> int:
+    """How many lists are worth looking at for these states."""
+    exact = index.search_exactly(states_SD, DEPTH)
+    for probes in _steps(index.lists):
+        index.probes = probes
+        recall = _recall(index.search(states_SD, DEPTH), exact)
+        compared = probes * len(index) / index.lists
+        if recall >= (WANTED_RECALL if compared < MOST_COMPARED else LEAST_RECALL):
+            return probes
+    return index.lists
+
+
+def _steps(most: int) -> Iterator[int]:
+    """1, 2, 3, 4, 6, 8, 12, 16, … below ``most``."""
+    step = 1
+    while step < most:
+        yield step
+        if step > 1 and step + step // 2 < most:
+            yield step + step // 2
+        step *= 2
 
 
 def recall_of(index: ApproximateIndex, states_SD: FloatArray, k: int = DEPTH) -> float:
@@ -126,15 +127,15 @@ def exact_limit(
 def save_index(index: ExactIndex | ApproximateIndex, folder: Path) -> None:
     """``folder`` holds what ``load_index`` needs beside the vectors; the description comes last.
 
-    To be saved as it was built: a graph that changed since has to be saved with the changed vectors.
+    To be saved as it was built: lists that changed since have to be saved with the changed vectors.
     """
     folder.mkdir(parents=True, exist_ok=True)
     (folder / DESCRIPTION).unlink(missing_ok=True)
     tree: dict[str, Any] = {"format": FORMAT, "kind": "exact", "vectors": _digest(index)}
     if isinstance(index, ApproximateIndex):
-        index.save_graph(folder / GRAPH)
-        measured = {"kind": "approximate", "recall": index.recall, "expansion": index.expansion}
-        tree |= measured | {"files": checksums(folder, [GRAPH])}
+        index.save_lists(folder / LISTS)
+        measured = {"kind": "approximate", "recall": index.recall, "probes": index.probes}
+        tree |= measured | {"files": checksums(folder, [LISTS])}
     (folder / DESCRIPTION).write_text(json.dumps(tree, indent=1), encoding="utf-8")
 
 
@@ -145,7 +146,7 @@ def load_index(
 
     Raises:
         BundleError: no index, of a newer format, of other vectors, or a file is missing or altered.
-        MissingExtraError: it is approximate, and USearch is not installed.
+        MissingExtraError: it is approximate, and Faiss is not installed.
     """
     try:
         tree = json.loads((folder / DESCRIPTION).read_text(encoding="utf-8"))
@@ -164,14 +165,14 @@ def load_index(
     if kind == "exact":
         return exact
     try:
-        unaltered = checksums(folder, [GRAPH]) == tree["files"]
-        recall, expansion = float(tree["recall"]), int(tree["expansion"])
+        unaltered = checksums(folder, [LISTS]) == tree["files"]
+        recall, probes = float(tree["recall"]), int(tree["probes"])
     except (OSError, KeyError, TypeError, ValueError):
         unaltered = False
     if not unaltered:
-        raise BundleError(f"{folder / GRAPH} is missing, cut short or altered. Build the index again.")
-    index = ApproximateIndex(vectors_VD, absent, graph_file=folder / GRAPH)
-    index.recall, index.expansion = recall, expansion
+        raise BundleError(f"{folder / LISTS} is missing, cut short or altered. Build the index again.")
+    index = ApproximateIndex(vectors_VD, absent, lists_file=folder / LISTS)
+    index.recall, index.probes = recall, probes
     return index
 
 

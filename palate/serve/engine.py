@@ -58,7 +58,7 @@ class Engine:
             BundleError: RUN/serving is absent, incomplete, altered, damaged or of another format.
             SettingsError: the rules cannot be read or name what is not there.
             StoreError: the store does not answer.
-            MissingExtraError: ONNX Runtime or USearch is not installed.
+            MissingExtraError: ONNX Runtime or Faiss is not installed.
         """
         self.run, self.store = run, store
         load = partial(Live.load, run, store, rules=rules, threads=threads, exact_up_to=exact_up_to)

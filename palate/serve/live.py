@@ -141,7 +141,7 @@ class Live:
         Raises:
             BundleError: there is none, or it is incomplete, altered, damaged or of another format.
             SettingsError: the rules name what is not there, or cannot be read.
-            MissingExtraError: ONNX Runtime or USearch is not installed.
+            MissingExtraError: ONNX Runtime or Faiss is not installed.
         """
         model, before = None, None
         while model is None:  # an export may take the folder's place meanwhile
@@ -479,11 +479,11 @@ class Live:
 
 
 def index_of(model: ServingModel, folder: Path, exact_up_to: int | None) -> ExactIndex | ApproximateIndex:
-    """The index of the model's items. A graph takes long to build, so it is kept in the folder, where that
-    can be written; so is what was measured, for every later start.
+    """The index of the model's items. One that is approximate takes long to build, so it is kept in the
+    folder, where that can be written; so is what was measured, for every later start.
 
     Raises:
-        MissingExtraError: it is approximate, and USearch is not installed.
+        MissingExtraError: it is approximate, and Faiss is not installed.
     """
     absent = np.flatnonzero(~model.allowed)[FIRST_ID:]
     if len(model.vectors) - len(absent) <= (ALWAYS_EXACT if exact_up_to is None else exact_up_to):

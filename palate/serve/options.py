@@ -38,7 +38,7 @@ class ServeOptions(Frozen):
     threads: Positive = 1
     """Threads of each worker that compute one answer."""
     exact_up_to: Annotated[int, Field(ge=0)] | None = None
-    """Items up to which all are compared; more are searched for by a graph. Measured if it is not given."""
+    """Items up to which all are compared; of more, lists of near ones. Measured if it is not given."""
     max_body_bytes: Positive = 20_000_000
     """Larger requests are refused."""
     request_seconds: Seconds = 10.0
