@@ -124,6 +124,27 @@ def test_exif_orientations_bring_the_upper_half_up(kind, orientation):
     assert np.abs(picture[-6:] - BLUE).max() < 40
 
 
+@pytest.mark.parametrize(
+    "before",
+    [
+        b"",
+        b"\xff\xe2\xff\xff" + bytes(65_533),
+        b"\xff\xe0\0\x0eJFXX\0\x10\xff\xd8\xff\xda\0\0",
+        b"\xff\xfe\0\x02" * 1000,
+        b"\xff\xff\xff",
+    ],
+    ids=["nothing", "profile", "start of a thumbnail's scan", "comments", "bytes that fill"],
+)
+def test_exif_is_obeyed_wherever_it_stands_in_the_header(before):
+    exif = Image.Exif()
+    exif[0x0112] = 3
+    content = encoded(halves(), "JPEG", exif=exif)
+    begin = content.index(b"\xff\xe1")
+    picture = shown(content[:begin] + before + content[begin:]).astype(int)
+    assert np.abs(picture[:6] - BLUE).max() < 40
+    assert np.abs(picture[-6:] - RED).max() < 40
+
+
 @given(strategies.tuples(strategies.integers(1, 90), strategies.integers(1, 90)), strategies.integers(1, 40))
 def test_a_picture_is_squashed_as_pillow_does_it(shape, size):
     picture = np.asarray(noise(shape[0], shape))
@@ -474,6 +495,22 @@ def test_a_file_of_rows_says_that_it_has_none_until_it_is_whole(tmp_path):
         whole = rows.finished()
     assert whole[:, 0, 0].tolist() == [0, 1, 2, 3, 4]
     np.testing.assert_array_equal(np.load(path), load_rows(path))
+
+
+@pytest.mark.parametrize("at_a_time", [None, 0, 1, 1000])
+def test_rows_are_whole_and_in_order_however_the_system_writes_them(tmp_path, monkeypatch, at_a_time):
+    values = np.random.default_rng(0).integers(0, 256, (200, 7, 3), np.uint8)
+
+    def some(file: int, rows: list[memoryview]) -> int:
+        return os.write(file, b"".join(rows)[:at_a_time])
+
+    if at_a_time is None:
+        monkeypatch.delattr(os, "writev")
+    else:
+        monkeypatch.setattr(os, "writev", some)
+    with Rows(tmp_path / "rows.npy", (7, 3), np.uint8) as rows:
+        assert [rows.append(row) for row in values] == list(range(200))
+        np.testing.assert_array_equal(rows.finished(), values)
 
 
 # Encoding

@@ -186,7 +186,8 @@ def test_no_route_is_open_without_its_key(shop_run, tmp_path, keys):
 
 def test_a_key_with_a_slash_comes_through_the_real_parser(shop_run, tmp_path, headers):
     """``raw_path`` is what a server gives the application; the client of other tests writes it itself."""
-    with live(shop_run, tmp_path / "events.db") as (url, _), httpx.Client(base_url=url, headers=headers) as to:
+    app = live(shop_run, tmp_path / "events.db")
+    with app as (url, _), httpx.Client(base_url=url, headers=headers) as to:
         assert to.put("/v1/items/shelf%2F7", json={"fields": {"title": "a cup"}}).status_code in (200, 201)
         assert to.get("/v1/items/shelf%2F7").json()["item"] == "shelf/7"
         assert to.get("/v1/users/a%2Fb/recommendations?k=3").json()["user"] == "a/b"

@@ -30,6 +30,9 @@ TOO_MANY_PIXELS = f"more than {MOST_PIXELS:,} pixels"
 
 _JPEG = b"\xff\xd8\xff"
 _KNOWN_STARTS = (_JPEG, b"\x89PNG\r\n\x1a\n", b"GIF87a", b"GIF89a")
+_START_OF_SCAN = 0xDA
+_LONGEST_HEADER = 1 << 17
+"""Bytes of a JPEG, further than which EXIF is not looked for."""
 _REDUCIBLE = ("L", "LA", "RGB", "RGBA", "CMYK", "YCbCr")
 _ORIENTATION = 0x0112
 _TURNS = {
@@ -98,10 +101,21 @@ def _quick(content: bytes, size: int) -> Picture | str | None:
 
 def _turned(content: bytes) -> bool:
     """Whether there is EXIF with an orientation other than upright."""
-    if content.find(b"Exif\0\0", 0, 1 << 17) < 0:
+    if content.find(b"Exif\0\0", 0, _header_bytes(content)) < 0:
         return False
     with Image.open(io.BytesIO(content), formats=FORMATS) as image:
         return _orientation(image) in _TURNS
+
+
+def _header_bytes(content: bytes) -> int:
+    """Of a JPEG, those before its first scan, found by leaping from segment to segment (ITU-T T.81, B.1.1.4),
+    or as many as a header may have. The scan is most of a small picture, and has no EXIF."""
+    place, last = 2, min(len(content), _LONGEST_HEADER) - 4
+    while place <= last and content[place] == 0xFF:
+        if content[place + 1] == _START_OF_SCAN:
+            return place
+        place += 2 + (content[place + 2] << 8) + content[place + 3]
+    return _LONGEST_HEADER
 
 
 def _thorough(content: bytes, size: int) -> Picture | str:

@@ -47,9 +47,10 @@ EXAMPLES = 5
 CHUNK_BYTES = 2**26
 """Decoded values alive at a time."""
 PIECE_BYTES = 2**22
-"""Of files, read at a time."""
+"""Of files, read at a time, and of rows, written at a time."""
 PIECE = 64
-"""Pictures that one thread takes at a time."""
+"""Pictures that one thread takes at a time, and rows that are written at a time."""
+READING = os.O_RDONLY | getattr(os, "O_BINARY", 0)
 
 Values = npt.NDArray[Any]
 Known = Mapping[bytes, tuple[Values, int]]
@@ -342,9 +343,10 @@ class Rows:
 
     def __init__(self, path: Path | None, shape: tuple[int, ...], dtype: npt.DTypeLike) -> None:
         self.path, self.shape, self.dtype, self.count = path, shape, np.dtype(dtype), 0
+        self.waiting: list[memoryview] = []
         if path is not None:
             path.parent.mkdir(parents=True, exist_ok=True)
-        self.file: BinaryIO = io.BytesIO() if path is None else path.open("wb", buffering=PIECE_BYTES)
+        self.file: BinaryIO = io.BytesIO() if path is None else path.open("wb")
         self._write_header()
 
     def __enter__(self) -> Self:
@@ -359,12 +361,27 @@ class Rows:
     def append(self, values: Values) -> int:
         """The row at which these values are."""
         assert values.shape == self.shape, f"{values.shape} among {self.shape}"
-        self.file.write(np.ascontiguousarray(values, self.dtype).data)
+        self.waiting.append(np.ascontiguousarray(values, self.dtype).data)
+        if len(self.waiting) == PIECE or len(self.waiting) * values.nbytes > PIECE_BYTES:
+            self._write_waiting()
         self.count += 1
         return self.count - 1
 
+    def _write_waiting(self) -> None:
+        if self.path is None or not hasattr(os, "writev"):
+            self.file.writelines(self.waiting)
+        else:
+            # One call, and the system copies without Python's lock, which the threads that decode need.
+            self.file.flush()
+            size = sum(row.nbytes for row in self.waiting)
+            written = os.writev(self.file.fileno(), self.waiting)
+            if written < size:  # on a full disk; then to go on there raises the error
+                self.file.write(b"".join(self.waiting)[written:])
+        self.waiting.clear()
+
     def finished(self) -> Values:
         """[count, *shape], mapped to the file where there is one."""
+        self._write_waiting()
         length = self.file.tell()
         self.file.seek(0)
         begin = self._write_header()
@@ -460,7 +477,7 @@ def _settled(found: Found, under_way: Iterable[Future[list[Found]]]) -> Found:
 
 def _content(file: Plain) -> bytes:
     # A third of the time that Python's file objects take; pictures are many and small.
-    handle = os.open(file.path, os.O_RDONLY | getattr(os, "O_BINARY", 0))
+    handle = os.open(file.path, READING)
     try:
         return os.read(handle, file.size)
     finally:

@@ -118,6 +118,12 @@ class ItemTower(nn.Module):
         with torch.no_grad():
             self.id.weight.copy_(torch.from_numpy(vectors_VD))
 
+    def silence_content(self) -> None:
+        """Content adds nothing until it has learned something: beside id vectors that say something already,
+        what random weights make of it would have to be unlearned."""
+        for part in self.projections:
+            nn.init.zeros_(part.projection.weight)
+
     def set_content(self, content: Content) -> None:
         """The tower describes these items; rows behind the id table read the "unknown" id vector.
 

@@ -70,7 +70,7 @@ class HistoryCourse:
     def __init__(
         self, model: TasteModel, prepared: Prepared, settings: Settings, labels: tuple[Labels, ...]
     ) -> None:
-        self.model, self.prepared, self.settings = model, prepared, settings
+        self.model, self.prepared, self.settings, self.labels = model, prepared, settings, labels
         self.histories, self.questions = prepared.training(), validation_questions(prepared, settings)
         self.size = len(self.histories.item)
         if not self.size:
@@ -92,11 +92,14 @@ class HistoryCourse:
         )
 
     def begin(self) -> None:
-        """The id vectors are where the settings let them begin."""
+        """The id vectors are where the settings let them begin; content adds to them what it learns."""
         if self.settings.model.initial_vectors == "company":
             tower = self.model.items
             items, width = tower.id.weight.shape
             tower.begin_with(company_vectors(self.histories, items, width, ID_STD, self.settings.seed))
+            # What tells classes, or was learned before, is heard from the start.
+            if not (self.labels or self.settings.train.start_from):
+                tower.silence_content()
 
     def plan(self, epoch: int) -> list[IntArray]:
         return plan_epoch(
