@@ -15,7 +15,7 @@ from palate.explain.events import Scorer
 from palate.runtime.model import ServingModel
 from palate.schema import Histories
 from palate.serve.app import create_app
-from palate.serve.map import KEPT, LEAST_KEPT, plane_of
+from palate.serve.map import KEPT, LEAST_KEPT, places_of, plane_of
 from palate.serve.options import ServeOptions
 
 FIXED = ["events", "fields", "difference", "sentence"]
@@ -107,13 +107,28 @@ def test_the_plane_is_kept_beside_the_run_for_the_model_that_it_is_of(tmp_path):
         return np.random.default_rng(seed).normal(size=(items, 4)).astype(np.float32)
 
     path = tmp_path / KEPT
-    assert len(plane_of(vectors(0, 50), "few", path).places) == 50
+    every = np.ones(LEAST_KEPT, np.bool_)
+    assert len(plane_of(vectors(0, 50), every[:50], "few", path).landscape.places) == 50
     assert not list(tmp_path.iterdir())
-    first = plane_of(vectors(1), "a", path)
+    first = plane_of(vectors(1), every, "a", path)
     assert [file.name for file in tmp_path.iterdir()] == [KEPT]
-    kept = plane_of(vectors(2), "a", path)  # read, not laid out: the vectors are others
+    kept = plane_of(vectors(2), every, "a", path)  # read, not laid out: the vectors are others
     np.testing.assert_array_equal(kept.places, first.places)
-    np.testing.assert_array_equal(kept.place(vectors(3, 5)), first.place(vectors(3, 5)))
-    assert not np.array_equal(plane_of(vectors(2), "b", path).places, first.places)
+    np.testing.assert_array_equal(kept.landscape.place(vectors(3, 5)), first.landscape.place(vectors(3, 5)))
+    np.testing.assert_array_equal(first.places, first.landscape.place(vectors(1)))
+    assert not np.array_equal(plane_of(vectors(2), every, "b", path).places, first.places)
     path.write_bytes(b"half of one")
-    np.testing.assert_array_equal(plane_of(vectors(1), "a", path).places, first.places)
+    np.testing.assert_array_equal(plane_of(vectors(1), every, "a", path).places, first.places)
+
+
+def test_items_that_come_or_change_are_placed_and_others_stay(client):
+    live = client.app.state.engine.now()
+    plane = plane_of(live.model.vectors, live.model.allowed, live.digest, live.run / "no folder" / KEPT)
+    before = places_of(live, plane)
+    assert client.put("/v1/items/placed", json={"fields": {"title": "dark cup"}}).status_code in (200, 201)
+    live = client.app.state.engine.now()
+    after = places_of(live, plane)
+    assert len(after) == len(before) + 1
+    expected = plane.landscape.place(live.index.vectors_of(np.arange(live.index.size)))
+    np.testing.assert_allclose(after, expected, atol=1e-5)
+    np.testing.assert_array_equal(after[: len(before)], before)

@@ -28,7 +28,7 @@ DEPTH = 10
 """Recall is that of so many best."""
 WANTED_RECALL = 0.99
 """More lists are looked at until this much is found on one half of the sample,"""
-MOST_COMPARED = 1 << 16
+MOST_COMPARED = 50_000
 """or so many vectors are compared,"""
 LEAST_RECALL = 0.96
 """but then still more, until this much is found."""

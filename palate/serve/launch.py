@@ -102,12 +102,15 @@ def worker() -> ASGIApp:
     log.configure(setup.options)
     _end_with_the_launcher()
     try:
-        from palate.serve.app import create_app  # once the environment is complete: metrics look at it
+        # Once the environment is complete: metrics look at it.
+        from palate.serve.app import create_app
+        from palate.serve.models import set_aside
 
         # A worker that takes another's place answers as the others do, whatever was exported meanwhile.
         begun = setup.failure.with_name("begun")
         app = create_app(setup.run, setup.options, fresh=not begun.exists())
         begun.touch()
+        set_aside()
     except Exception as error:
         if not isinstance(error, PalateError):
             story.exception("the server could not start")

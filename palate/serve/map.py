@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import logging
+import os
+import sys
 import threading
 import uuid
 from contextlib import suppress
@@ -17,7 +19,7 @@ from safetensors.numpy import save_file
 
 from palate.runtime.items import Vectors
 from palate.schema import FIRST_ID, UNKNOWN, AnyArray, BoolArray, IntArray
-from palate.serve.landscape import Landscape, Points
+from palate.serve.landscape import AT_A_TIME, Landscape, Points
 from palate.serve.live import Live
 from palate.serve.overview import Now, label_field, title_field
 
@@ -26,6 +28,8 @@ LEAST_KEPT = 1_000
 """The plane of fewer items is laid out as quickly as it is read."""
 MOST_POINTS = 20_000
 MOST_TITLES = 1_500
+LAST = 19
+"""The lowest priority there is."""
 LABELS = 8
 """Labels that have a colour of their own: those of most items."""
 
@@ -54,12 +58,21 @@ class MapView(BaseModel):
 
 
 @dataclass(frozen=True)
+class Plane:
+    """Of one model; nothing in it changes."""
+
+    landscape: Landscape
+    places: Points
+    """[V, 2] of the model's items, by their ids."""
+
+
+@dataclass(frozen=True)
 class Drawn:
     """The plane at one state of the catalogue."""
 
     digest: str
     version: int
-    plane: Landscape
+    plane: Plane
     places: Points  # [V, 2]
     shown: BoolArray  # [V]
     new: BoolArray  # [V]
@@ -71,7 +84,7 @@ class Drawn:
 class Maps:
     """The plane of the present model, laid out once and kept, here and beside the run.
 
-    Items that come later are placed in it, without moving the others.
+    Items that come later, or have changed, are placed in it without moving the others.
     """
 
     def __init__(self) -> None:
@@ -83,15 +96,15 @@ class Maps:
             drawn, version = self._drawn, live.catalogue.version
             if drawn is None or drawn.digest != live.digest:
                 model = live.model
-                plane = plane_of(model.vectors[model.allowed], live.digest, live.run / KEPT)
+                plane = plane_of(model.vectors, model.allowed, live.digest, live.run / KEPT)
                 drawn = self._draw(live, version, plane)
             elif drawn.version != version:
                 drawn = self._draw(live, version, drawn.plane)
             self._drawn = drawn
             return drawn
 
-    def _draw(self, live: Live, version: int, plane: Landscape) -> Drawn:
-        places = plane.place(live.index.vectors_of(np.arange(live.index.size)))
+    def _draw(self, live: Live, version: int, plane: Plane) -> Drawn:
+        places = places_of(live, plane)
         V = min(len(places), live.catalogue.size)
         label, labels = _labels(live, V)
         order = np.random.default_rng(0).permutation(V)
@@ -99,21 +112,24 @@ class Maps:
         return Drawn(live.digest, version, plane, places[:V], shown, new, label, labels, order)
 
 
-def plane_of(vectors: Vectors, digest: str, path: Path) -> Landscape:
+def plane_of(vectors_VD: Vectors, allowed: BoolArray, digest: str, path: Path) -> Plane:
     """The plane of the items of the model that this digest names, from ``path`` where another start or worker
     left it; a large one is left there."""
     try:
         with safe_open(path, "np") as kept:
             if (kept.metadata() or {}).get("model") == digest:
-                return Landscape(kept.get_tensor("landmarks"), kept.get_tensor("places"))
+                landmarks, places, items = map(kept.get_tensor, ("landmarks", "places", "items"))
+                return Plane(Landscape(landmarks, places), items)
     except (OSError, SafetensorError):
         pass  # not there yet, or half of one
-    plane = Landscape.of(vectors)
-    if len(vectors) < LEAST_KEPT:
+    landscape = Landscape.of(vectors_VD[allowed])
+    plane = Plane(landscape, landscape.place(vectors_VD))
+    if len(vectors_VD) < LEAST_KEPT:
         return plane
     writing = path.with_name(f".{KEPT}.{uuid.uuid4().hex[:8]}.writing")
+    tensors = {"landmarks": landscape.landmarks, "places": landscape.places, "items": plane.places}
     try:
-        save_file({"landmarks": plane.landmarks, "places": plane.places}, writing, {"model": digest})
+        save_file(tensors, writing, {"model": digest})
         writing.replace(path)
     except (OSError, SafetensorError) as error:  # a folder that is only read
         logger.warning("the map cannot be kept in %s and is laid out at each start: %s", path, error)
@@ -123,10 +139,31 @@ def plane_of(vectors: Vectors, digest: str, path: Path) -> Landscape:
     return plane
 
 
+def places_of(live: Live, plane: Plane) -> Points:
+    """[V, 2]: who is as the model had it lies where it lay; new and changed items are placed."""
+    size, known = live.index.size, live.model.vectors
+    found = np.empty((size, 2), np.float32)
+    for start in range(0, size, AT_A_TIME):
+        vectors = live.index.vectors_of(np.arange(start, min(start + AT_A_TIME, size)))
+        before = known[start : start + AT_A_TIME]
+        same = np.zeros(len(vectors), np.bool_)
+        same[: len(before)] = (vectors[: len(before)] == before).all(axis=1)
+        part = found[start : start + AT_A_TIME]
+        part[same] = plane.places[start : start + AT_A_TIME][same[: len(before)]]
+        part[~same] = plane.landscape.place(vectors[~same])
+    return found
+
+
 def map_router(now: Now) -> APIRouter:
     """The route of the map, whose plane is laid out meanwhile: nobody is to wait for it."""
     router, maps = APIRouter(prefix="/v1", tags=["page"]), Maps()
-    threading.Thread(target=lambda: maps.of(now()), name="map", daemon=True).start()
+
+    def meanwhile() -> None:
+        if sys.platform == "linux":  # where a thread has a priority of its own; who asks for lists goes first
+            os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), LAST)
+        maps.of(now())
+
+    threading.Thread(target=meanwhile, name="map", daemon=True).start()
 
     @router.get("/items/map")
     def items_map(

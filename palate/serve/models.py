@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import logging
 import threading
 from collections.abc import Callable
@@ -17,6 +18,16 @@ SECONDS = 1.0
 """How often a process looks whether another one has chosen."""
 
 logger = logging.getLogger(__name__)
+
+
+def set_aside() -> None:
+    """What this process holds now is not searched for cycles any more.
+
+    A model names every item and person, so that each search would take long and keep everybody waiting.
+    """
+    gc.unfreeze()
+    gc.collect()
+    gc.freeze()
 
 
 class Models:
@@ -120,6 +131,8 @@ class Models:
         self.live, self._heard = coming, choice.number
         keep(self._run, coming.digest)
         forget_others(self._run, (choice.model, choice.previous))
+        if gc.get_freeze_count():
+            set_aside()
 
     def _watch(self) -> None:
         silent = False
