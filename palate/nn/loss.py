@@ -93,7 +93,9 @@ class _CatalogueSoftmax(torch.autograd.Function):
             slope = torch.softmax(scores, dim=1, out=scores)
             chance = slope.gather(1, target)
             loss_N[part] = -chance.squeeze(1).float().clamp_min(SMALLEST_CHANCE).log()
-            slope.scatter_(1, target, chance - 1)
+            # As a sum over one line of numbers: a scatter in bfloat16 copies all of them, twice.
+            place = torch.arange(len(h), device=h.device) * width + target.squeeze(1)
+            slope.view(-1).index_add_(0, place, slope.new_full((len(h),), -1.0))
             if gradient_value is not None and ctx.needs_input_grad[6]:
                 by_row = weight_N[part].index_select(0, row_S)
                 gradient_value[pairs] = slope.view(-1).index_select(0, place_S).float() * by_row
@@ -123,8 +125,10 @@ def catalogue_softmax(
     """weight_n · (log Σ_v exp(s_nv) − s_{n, target_n}) with s_nv = h_n · e_v + bonus_nv, float32 [N].
 
     The mean over the whole catalogue, in memory of one chunk of rows. Everything but the table's gradient is
-    taken in the type of ``h_ND``.
+    taken in the type of ``h_ND``, or in autocast's.
     """
+    if torch.is_autocast_enabled(h_ND.device.type):  # what a network gives back was widened on its way
+        h_ND = h_ND.to(torch.get_autocast_dtype(h_ND.device.type))
     arguments = (h_ND, table_VD.to(h_ND.dtype), target_N, weight_N, *(bonuses or (None, None, None)))
     loss_N: torch.Tensor = _CatalogueSoftmax.apply(*arguments)  # type: ignore[no-untyped-call]
     return loss_N
