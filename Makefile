@@ -5,6 +5,8 @@ BIN := .venv/bin
 # What the peers do in `make bench`: about half an hour on two cores, after the environments are built. To their own best,
 # which takes hours: make bench PEERS="--rows palate rectools-sasrec palate".
 PEERS ?= --quick --steps 8
+# Tests use one thread each, so several files of them run at a time.
+TOGETHER := -n auto --maxprocesses 4 --dist loadfile
 
 .PHONY: demo test test-all check format bench page clean
 
@@ -12,7 +14,7 @@ demo: .venv/installed           ## train on a real shop's data and write a repor
 	$(BIN)/palate demo --out runs/demo
 
 test: .venv/installed-dev       ## the test suite
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest $(TOGETHER)
 
 test-all: .venv/installed-dev   ## the test suite with the longer proofs
 	$(BIN)/python -m pytest -m "slow or not slow"

@@ -38,6 +38,14 @@ from palate.settings import Settings
 PAGE = Path(__file__).parent.parent / "docs" / "cold-start.md"
 ALL_FIELDS, IDS_ALONE = "Palate, all fields", "Palate, ids alone"
 COLD_METRICS = ("recall@20", "ndcg@10")
+NEW = (
+    ("Recall@20, all items", "all", "recall@20"),
+    ("Recall@20, new items only", "cold", "recall@20"),
+    ("NDCG@10, all items", "all", "ndcg@10"),
+)
+"""Heading, items ranked and metric of each column where some items are new,"""
+KNOWN = (("NDCG@10", "all", "ndcg@10"), ("Recall@20", "all", "recall@20"))
+"""and where all are known."""
 
 
 @dataclass(frozen=True)
@@ -152,44 +160,43 @@ def main(given: Sequence[str] | None = None) -> None:
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--set", action="append", default=[], metavar="SECTION.FIELD=VALUE")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
-    parser.add_argument("--skip-warm", action="store_true", help="cold items only")
+    parser.add_argument("--only", choices=("cold", "warm"), help="one of the two tables")
     parser.add_argument("--json", type=Path, help="write the means of each seed to this file too")
     parser.add_argument("--page", type=Path, default=PAGE, help="the page to write the tables into")
     arguments = parser.parse_args(given)
     dataset, seeds = read_dataset(arguments.data), arguments.seeds
     base = {"seed": seeds[0], "evaluate": {"cutoffs": [10, 20]}}
     own = Settings.build(base, dataset.settings, assignments=arguments.set)
-    tree = own.model_dump(exclude_unset=True)
-    cold = Settings.build(tree, {"split": {"kind": "cold_items"}})
-    prepared = prepare(dataset, cold)
-    rows = [*networks(prepared, cold, seeds, tuple(Among), single=True), *others(prepared, cold, seeds)]
-    new = prepared.candidates(cold_targets=True, among=Among.COLD)
-    asked = prepared.questions(Part.TEST, filter_seen=cold.evaluate.filter_seen, cold_targets=True)
+    cold = Settings.build(own.model_dump(exclude_unset=True), {"split": {"kind": "cold_items"}})
     made = (
         f"{dataset.name}, {machine(own.train.threads or torch.get_num_threads())}. "
         f"Settings: {' '.join(arguments.set) or 'default'}; "
         f"seeds {', '.join(map(str, seeds))}."
     )
-    columns = [
-        ("Recall@20, all items", "all", "recall@20"),
-        ("Recall@20, new items only", "cold", "recall@20"),
-        ("NDCG@10, all items", "all", "ndcg@10"),
-    ]
-    words = (
-        f"{made} {len(asked):,} people; {int(new.sum()):,} new items of {int(prepared.has_event.sum()):,}."
-    )
-    write_section("cold", f"{words}\n\n{table(rows, columns, cold)}", arguments.page)
-    results = {"cold": {row.name: row.runs for row in rows}}
-    if not arguments.skip_warm:
-        known = prepare(dataset, own)
-        warm = list(networks(known, own, seeds, (Among.ALL,), single=False))
-        columns = [("NDCG@10", "all", "ndcg@10"), ("Recall@20", "all", "recall@20")]
-        write_section(
-            "warm", f"{made} Split {own.split.kind}.\n\n{table(warm, columns, own)}", arguments.page
-        )
-        results["warm"] = {row.name: row.runs for row in warm}
+    results = {}
+    if arguments.only != "warm":
+        rows, words = of_new_items(prepare(dataset, cold), cold, seeds)
+        results["cold"] = {row.name: row.runs for row in rows}
+        write_section("cold", f"{made} {words}\n\n{table(rows, NEW, cold)}", arguments.page)
+    if arguments.only != "cold":
+        rows = list(networks(prepare(dataset, own), own, seeds, (Among.ALL,), single=False))
+        results["warm"] = {row.name: row.runs for row in rows}
+        words = f"{made} Split {own.split.kind}."
+        write_section("warm", f"{words}\n\n{table(rows, KNOWN, own)}", arguments.page)
     if arguments.json:
         arguments.json.write_text(json.dumps(results, indent=1))
+
+
+def of_new_items(prepared: Prepared, settings: Settings, seeds: Sequence[int]) -> tuple[list[Row], str]:
+    """The networks and the other methods where some items are new, and who was asked about what."""
+    rows = [
+        *networks(prepared, settings, seeds, tuple(Among), single=True),
+        *others(prepared, settings, seeds),
+    ]
+    new = prepared.candidates(cold_targets=True, among=Among.COLD)
+    asked = prepared.questions(Part.TEST, filter_seen=settings.evaluate.filter_seen, cold_targets=True)
+    items = f"{int(new.sum()):,} new items of {int(prepared.has_event.sum()):,}"
+    return rows, f"{len(asked):,} people; {items}."
 
 
 if __name__ == "__main__":

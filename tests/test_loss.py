@@ -82,6 +82,22 @@ def test_bfloat16_is_near_float32():
     assert torch.nn.functional.cosine_similarity(gradient.flatten(), rough.flatten(), dim=0) > 0.999
 
 
+def test_where_the_rest_is_in_bfloat16_so_is_the_softmax():
+    """Lightning widens what a network gives back, so the states come in float32."""
+    torch.manual_seed(0)
+    h, table = torch.randn(40, 16), torch.randn(30, 16)
+    target, weight = torch.randint(30, (40,)), torch.rand(40)
+    with torch.autocast("cpu", torch.bfloat16):
+        widened = h.bfloat16().float().requires_grad_()
+        got = catalogue_softmax(widened, table, target, weight)
+        got.sum().backward()
+    narrow = h.bfloat16().requires_grad_()
+    wanted = catalogue_softmax(narrow, table, target, weight)
+    wanted.sum().backward()
+    assert torch.equal(got, wanted)
+    assert torch.equal(widened.grad, narrow.grad.float())
+
+
 def test_chunks_do_not_change_the_result(monkeypatch):
     torch.manual_seed(0)
     h, table = torch.randn(50, 4), torch.randn(9, 4)

@@ -55,8 +55,7 @@ class ApproximateIndex(ExactIndex):
     def __init__(
         self, vectors_VD: FloatArray, absent: IntArray | None = None, *, lists_file: Path | None = None
     ) -> None:
-        """An index of the rows from ``FIRST_ID`` on but the absent ones. A search looks at all lists until
-        ``probes`` says less.
+        """An index of the rows from ``FIRST_ID`` on but the absent ones.
 
         Args:
             lists_file: the lists of the very same vectors, as ``save_lists`` wrote them; otherwise they are
@@ -78,6 +77,7 @@ class ApproximateIndex(ExactIndex):
         else:
             self._lists = self._worked_out(there)
         self.probes = self.lists
+        """How many of them a search looks at: more find more, and take longer."""
 
     @property
     def lists(self) -> int:
