@@ -13,6 +13,7 @@ are those of the highest product (Bachrach et al., RecSys 2014, doi:10.1145/2645
 
 from __future__ import annotations
 
+import logging
 import math
 from collections.abc import Sequence
 from pathlib import Path
@@ -241,6 +242,8 @@ def _width(width: int) -> int:
 
 def _faiss() -> Any:
     """The library, which is imported only where there is such an index."""
+    # At every start it would tell which of its builds it has tried to load.
+    logging.getLogger("faiss.loader").setLevel(logging.WARNING)
     try:
         import faiss
     except ImportError:
