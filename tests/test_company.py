@@ -1,10 +1,18 @@
 import numpy as np
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from palate.data.content import ContentEncoder
+from palate.data.store import prepare
+from palate.nn.model import TasteModel
 from palate.schema import Histories
+from palate.settings import Settings
 from palate.train import company as module
 from palate.train.company import company, company_vectors
+from palate.train.decide import decided
+from palate.train.histories import HistoryCourse
+from tests.worlds import block_world
 
 
 @settings(max_examples=40, deadline=None)
@@ -46,3 +54,23 @@ def test_long_data_are_counted_in_part(monkeypatch):
     counts = company(Histories.of([list(range(2, 12)), list(range(12, 22))]), 22)
     assert counts[2:7].sum() == 0  # the earlier half of each history
     assert counts[7:12].sum() > 0
+
+
+@pytest.mark.parametrize(("changes", "silent"), [({}, True), ({"train": {"start_from": "another"}}, False)])
+def test_content_is_silent_beside_company_until_it_has_learned(changes, silent):
+    tree = {"model": {"width": 16, "blocks": 1, "max_history": 10}, **changes}
+    prepared = prepare(block_world(), Settings.model_validate(tree))
+    settings = decided(Settings.model_validate(tree), prepared)
+    encoder = ContentEncoder.fit(
+        prepared.catalogue, prepared.schema.fields, prepared.warm, settings.model.text, None
+    )
+    content = encoder.encode(prepared.catalogue)
+    model = TasteModel(
+        settings.model, content, prepared.warm, num_ids=content.rows, num_event_types=1, has_time=True
+    )
+    model.items.encode_new()
+    HistoryCourse(model, prepared, settings, ()).begin()
+    parts = dict(model.items.contributions())
+    assert parts.pop("id").any()
+    assert len(parts) > 0
+    assert all(bool(part.any()) != silent for part in parts.values())

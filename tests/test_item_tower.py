@@ -144,6 +144,14 @@ def test_content_begins_with_as_much_variance_as_ids() -> None:
         assert sum(gate**2 for gate in gates) == pytest.approx(GATE**2)
 
 
+def test_silenced_content_adds_nothing_and_can_learn_to() -> None:
+    items = tower()
+    items.silence_content()
+    assert all(not part.any() for _, part in items.contributions()[1:])
+    items().sum().backward()
+    assert all(part.projection.weight.grad.any() for part in items.projections)
+
+
 def test_without_fields_the_tower_is_a_table() -> None:
     items = ItemTower(SETTINGS, Content(5))
     assert not items.has_content
