@@ -5,7 +5,7 @@ BIN := .venv/bin
 # What the peers do in `make bench`: about half an hour on two cores, after the environments are built. To their own best,
 # which takes hours: make bench PEERS="--rows palate rectools-sasrec palate".
 PEERS ?= --quick --steps 8
-# Tests use one thread each, so several files of them run at a time.
+# Tests use one thread each, so several files of them run at a time; some longer proofs measure times, and run alone.
 TOGETHER := -n auto --maxprocesses 4 --dist loadfile
 
 .PHONY: demo test test-all check format bench page clean

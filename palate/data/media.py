@@ -50,7 +50,6 @@ PIECE_BYTES = 2**22
 """Of files, read at a time, and of rows, written at a time."""
 PIECE = 64
 """Pictures that one thread takes at a time, and rows that are written at a time."""
-READING = os.O_RDONLY | getattr(os, "O_BINARY", 0)
 
 Values = npt.NDArray[Any]
 Known = Mapping[bytes, tuple[Values, int]]
@@ -477,7 +476,7 @@ def _settled(found: Found, under_way: Iterable[Future[list[Found]]]) -> Found:
 
 def _content(file: Plain) -> bytes:
     # A third of the time that Python's file objects take; pictures are many and small.
-    handle = os.open(file.path, READING)
+    handle = os.open(file.path, os.O_RDONLY | getattr(os, "O_BINARY", 0))
     try:
         return os.read(handle, file.size)
     finally:
