@@ -58,7 +58,7 @@ def main() -> None:
     )
     parser.add_argument("--folder", type=Path, required=True, help="a folder of JPEG files")
     parser.add_argument("--size", type=int, default=64)
-    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--rounds", type=int, default=15)
     asked = parser.parse_args()
     paths = sorted(asked.folder.glob("*.jpg"))
     took: dict[str, list[tuple[float, float]]] = {"library": [], "palate": []}

@@ -21,7 +21,7 @@ from PIL import Image
 
 from palate.data.content import ContentEncoder
 from palate.data.images import MOST_PIXELS, decode_image, squashed
-from palate.data.media import Rows, Workplace, known_rows, load_rows, read_media
+from palate.data.media import Decoder, Rows, Workplace, known_rows, load_rows, read_media
 from palate.data.sounds import decode_audio, hertz, mel, mel_filters, spectrogram, spectrogram_shape
 from palate.data.source import dataset_from_frames, read_dataset
 from palate.data.store import load_prepared, prepare
@@ -152,9 +152,10 @@ def test_a_picture_is_squashed_as_pillow_does_it(shape, size):
     assert np.abs(squashed(picture, size).astype(int) - np.asarray(slow)).max() <= 1
 
 
-def test_the_quick_way_and_pillow_show_the_same_photograph():
+@pytest.mark.parametrize("shape", [(448, 304), (64, 60)])  # the second is decoded as 16 × 15
+def test_the_quick_way_and_pillow_show_the_same_photograph(shape):
     random = np.random.default_rng(1).integers(0, 255, (4, 6, 3), dtype=np.uint8)
-    smooth = Image.fromarray(random).resize((448, 304), Image.Resampling.BICUBIC)
+    smooth = Image.fromarray(random).resize(shape, Image.Resampling.BICUBIC)
     content = encoded(smooth, "JPEG", quality=95)
     slow = Image.open(io.BytesIO(content)).convert("RGB").resize((S, S), Image.Resampling.BILINEAR)
     assert np.abs(shown(content).astype(int) - np.asarray(slow)).mean() < 2
@@ -476,6 +477,15 @@ def test_equal_files_that_many_threads_meet_at_once_are_one_row_all_the_same(tmp
     assert decoded == len(media.values) == 3
     assert media.row.tolist() == [number // 5 % 4 for number in range(240) if number // 5 % 4 < 3]
     assert [note.detail.split(":")[0] for note in notes[1:]] == ["60 truncated"]
+
+
+def test_one_thread_reads_at_a_time_but_on_a_slow_disk_none_waits_for_another(tmp_path):
+    (tmp_path / "a.png").write_bytes(encoded(plain(RED)))
+    decoder = Decoder.of(tmp_path, FieldKind.IMAGE, SMALL, {})
+    with decoder.turn:
+        (found,) = decoder.read(["a.png"])
+    assert found.values is not None
+    assert decoder.turn.acquire(blocking=False)  # who did not have it does not give it back
 
 
 def test_no_files_at_all_are_no_rows(tmp_path):

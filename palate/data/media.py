@@ -16,6 +16,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
+from threading import Lock
 from types import TracebackType
 from typing import Any, BinaryIO, Literal, NamedTuple, Self
 
@@ -31,7 +32,7 @@ from palate.errors import DataError
 from palate.schema import FieldKind, IntArray, Media, Note
 from palate.settings import ModelSettings
 
-DECODING = 2
+DECODING = 3
 """Changes when the same file and settings give other values, so that old rows are not taken for new ones."""
 
 LARGEST = {FieldKind.IMAGE: 2**26, FieldKind.AUDIO: 2**30, FieldKind.VIDEO: 2**32}
@@ -50,6 +51,8 @@ PIECE_BYTES = 2**22
 """Of files, read at a time, and of rows, written at a time."""
 PIECE = 64
 """Pictures that one thread takes at a time, and rows that are written at a time."""
+LONGEST_TURN = 0.01
+"""Seconds that a thread waits for its turn to read; that many pictures are read from memory in a tenth of it."""
 
 Values = npt.NDArray[Any]
 Known = Mapping[bytes, tuple[Values, int]]
@@ -215,6 +218,8 @@ class Decoder:
     salt: bytes
     claimed: dict[bytes, str] = field(default_factory=dict)
     """By digest: the path whose file is decoded for all that are equal to it."""
+    turn: Lock = field(default_factory=Lock)
+    """Of the thread that reads pictures."""
     real: dict[str, tuple[str, bool]] = field(default_factory=dict)
     """By folder, as the paths say it: where it is without links, and whether that is inside."""
 
@@ -230,43 +235,62 @@ class Decoder:
         return Decoder(folder.resolve(), kind, settings, known, shapes[kind], dtype, salt)
 
     def read(self, paths: Sequence[str]) -> list[Found]:
-        """What each file gives; only a missing library raises an error.
-
-        Pictures are read first and decoded after that, many at a time: short work of one sort is quicker.
-        """
+        """What each file gives; only a missing library raises an error."""
+        if self.kind != FieldKind.IMAGE:
+            return [self._read_long(path) for path in paths]
+        left = iter(paths)
         found: list[Found] = []
-        waiting: dict[int, bytes] = {}
-        held = 0
-        for place, path in enumerate(paths):
-            first, content = self._looked_at(path)
-            found.append(first)
-            if content is not None:
-                waiting[place] = content
-                held += len(content)
-            if held > PIECE_BYTES or place == len(paths) - 1:
-                decoded = [decode_image(bytes_of, self.settings.image.size) for bytes_of in waiting.values()]
-                for where, values in zip(waiting, decoded, strict=True):
-                    found[where] = _found(found[where].digest, values)
-                waiting, held = {}, 0
+        while several := self._contents(left):
+            for first, content in several:
+                values = None if content is None else decode_image(content, self.settings.image.size)
+                found.append(first if values is None else _found(first.digest, values))
         return found
 
-    def _looked_at(self, path: str) -> tuple[Found, bytes | None]:
-        """What the file gives, and the content of a picture that is still to be decoded."""
+    def _read_long(self, path: str) -> Found:
+        """What a track or a clip gives, which is not held in memory as a whole."""
+        where = self.located(path)
+        if isinstance(where, str):
+            return Found(reason=where)
+        try:
+            with io.FileIO(where.path) as file:
+                digest = self._digest(file)
+                return self._recognised(path, digest) or _found(digest, self._played(file))
+        except OSError:
+            return Found(reason=NOT_OPENED)
+
+    def _contents(self, paths: Iterator[str]) -> list[tuple[Found, bytes | None]]:
+        """Of the next pictures, as many as may be held: what is known of each, and the content of those that
+        are still to be decoded.
+
+        One thread reads at a time, unless the disk is slow: reading is many short calls, and two threads that
+        both do that hand Python's lock to and fro. It took them three times as long.
+        """
+        several: list[tuple[Found, bytes | None]] = []
+        held = 0
+        in_turn = self.turn.acquire(timeout=LONGEST_TURN)
+        try:
+            for path in paths:
+                first, content = self._content(path)
+                several.append((first, content))
+                held += len(content or b"")
+                if held > PIECE_BYTES:
+                    break
+        finally:
+            if in_turn:
+                self.turn.release()
+        return several
+
+    def _content(self, path: str) -> tuple[Found, bytes | None]:
         where = self.located(path)
         if isinstance(where, str):
             return Found(reason=where), None
         try:
-            if self.kind == FieldKind.IMAGE:
-                content = _content(where)
-                digest = hashlib.sha256(self.salt + content).digest()
-                known = self._recognised(path, digest)
-                return known or Found(digest), content if known is None else None
-            with io.FileIO(where.path) as file:
-                digest = self._digest(file)
-                known = self._recognised(path, digest)
-                return known or _found(digest, self._played(file)), None
+            content = _read(where)
         except OSError:
             return Found(reason=NOT_OPENED), None
+        digest = hashlib.sha256(self.salt + content).digest()
+        known = self._recognised(path, digest)
+        return known or Found(digest), content if known is None else None
 
     def located(self, path: str) -> Plain | str:
         """The file itself, or why it may not be opened."""
@@ -441,7 +465,8 @@ def _in_order(
     """Each path's place, itself and what it gave; the first of equal files has the values.
 
     Threads decode, since the libraries let go of Python's lock while they work; so many files are under
-    way at a time that their values fit into ``CHUNK_BYTES``.
+    way at a time that their values fit into ``CHUNK_BYTES``. The thread that asks is one of them: one more
+    than there are processors would stop others while it holds the lock and waits for a processor.
     """
     row_bytes = int(np.prod(decoder.shape)) * np.dtype(decoder.dtype).itemsize
     most = 4 * processors()
@@ -449,11 +474,12 @@ def _in_order(
     pieces = [paths[start : start + size] for start in range(0, len(paths), size)]
     under_way: deque[Future[list[Found]]] = deque()
     reason_of: dict[bytes, str] = {}  # of contents that are settled; "" where there are values
-    pool = ThreadPoolExecutor(processors(), thread_name_prefix="decoding")
+    pool = ThreadPoolExecutor(max(1, processors() - 1), thread_name_prefix="decoding")
     try:
         for number, piece in enumerate(pieces):
             for later in pieces[number + len(under_way) : number + most]:
                 under_way.append(pool.submit(decoder.read, later))
+            _read_too(decoder, pieces[number : number + most], under_way)
             for place, (path, first) in enumerate(zip(piece, under_way.popleft().result(), strict=True)):
                 found = first
                 if first.digest and not first.settled:
@@ -468,13 +494,23 @@ def _in_order(
         pool.shutdown(cancel_futures=True)
 
 
+def _read_too(decoder: Decoder, pieces: Sequence[list[str]], under_way: deque[Future[list[Found]]]) -> None:
+    """Until the first piece is there, this thread reads those that no other has begun."""
+    for place, piece in enumerate(pieces):
+        if under_way[0].done():
+            return
+        if under_way[place].cancel():
+            under_way[place] = Future()
+            under_way[place].set_result(decoder.read(piece))
+
+
 def _settled(found: Found, under_way: Iterable[Future[list[Found]]]) -> Found:
     """What another thread, which was quicker with a later file, makes of the same content."""
     others = (other for future in under_way for other in future.result())
     return next(other for other in others if other.digest == found.digest and other.settled)
 
 
-def _content(file: Plain) -> bytes:
+def _read(file: Plain) -> bytes:
     # A third of the time that Python's file objects take; pictures are many and small.
     handle = os.open(file.path, os.O_RDONLY | getattr(os, "O_BINARY", 0))
     try:
