@@ -1,5 +1,6 @@
 import numpy as np
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -11,7 +12,7 @@ from palate.settings import Settings
 from palate.train import company as module
 from palate.train.company import company, company_vectors
 from palate.train.decide import decided
-from palate.train.histories import HistoryCourse
+from palate.train.histories import CONTENT_EVENTS, HistoryCourse
 from tests.worlds import block_world
 
 
@@ -56,8 +57,8 @@ def test_long_data_are_counted_in_part(monkeypatch):
     assert counts[7:12].sum() > 0
 
 
-@pytest.mark.parametrize(("changes", "silent"), [({}, True), ({"train": {"start_from": "another"}}, False)])
-def test_content_is_silent_beside_company_until_it_has_learned(changes, silent):
+def course_of(changes):
+    """Of a small world, with content that has been encoded."""
     tree = {"model": {"width": 16, "blocks": 1, "max_history": 10}, **changes}
     prepared = prepare(block_world(), Settings.model_validate(tree))
     settings = decided(Settings.model_validate(tree), prepared)
@@ -69,8 +70,29 @@ def test_content_is_silent_beside_company_until_it_has_learned(changes, silent):
         settings.model, content, prepared.warm, num_ids=content.rows, num_event_types=1, has_time=True
     )
     model.items.encode_new()
-    HistoryCourse(model, prepared, settings, ()).begin()
-    parts = dict(model.items.contributions())
+    return HistoryCourse(model, prepared, settings, ())
+
+
+@pytest.mark.parametrize(("changes", "silent"), [({}, True), ({"train": {"start_from": "another"}}, False)])
+def test_content_is_silent_beside_company_until_it_has_learned(changes, silent):
+    course = course_of(changes)
+    course.begin()
+    parts = dict(course.model.items.contributions())
     assert parts.pop("id").any()
     assert len(parts) > 0
     assert all(bool(part.any()) != silent for part in parts.values())
+
+
+@pytest.mark.parametrize(
+    ("changes", "counted"),
+    [({}, True), ({"train": {"start_from": "another"}}, False), ({"model": {"initial_vectors": "random"}}, False)],
+)
+def test_content_counts_as_some_events_beside_company_and_in_full_without(changes, counted):
+    course = course_of(changes)
+    items = course.model.items  # as built: content says something
+    ids, content = (items() - items.content()).detach(), items.content().detach()
+    events = torch.from_numpy(np.bincount(course.prepared.training().item, minlength=items.size))
+    share = CONTENT_EVENTS / (CONTENT_EVENTS + events) if counted else torch.ones(items.size)
+    with course.hearing_content():
+        heard = items().detach()
+    assert torch.allclose(heard, ids + share.unsqueeze(1) * content, atol=1e-6)

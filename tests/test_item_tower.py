@@ -152,6 +152,23 @@ def test_silenced_content_adds_nothing_and_can_learn_to() -> None:
     assert all(part.projection.weight.grad.any() for part in items.projections)
 
 
+def test_content_is_heard_as_loudly_as_asked_and_no_vector_changes_when_that_ends() -> None:
+    items = tower()
+    ids, content = (items() - items.content()).detach(), items.content().detach()
+    loudness = torch.linspace(0, 1, items.size)
+    wanted = ids + loudness.unsqueeze(1) * content
+    with items.hearing(loudness):
+        heard = items().detach()
+        some = items(torch.tensor([3, 2])).detach()
+    assert torch.allclose(heard, wanted)
+    assert torch.allclose(some, wanted[[3, 2]])
+    own = torch.from_numpy(WARM)
+    assert torch.allclose(items()[own], heard[own], atol=1e-6)
+    # Items that share the "unknown" id vector are told by their content, heard in full again.
+    assert torch.allclose(items()[5:], (ids + content)[5:])
+    assert torch.equal(items.content(), content)
+
+
 def test_without_fields_the_tower_is_a_table() -> None:
     items = ItemTower(SETTINGS, Content(5))
     assert not items.has_content

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 
 import numpy as np
@@ -27,6 +28,9 @@ from palate.train.tasks import build_tasks, draw_sample, sampling_probability
 
 VALIDATION_PEOPLE = 10_000
 """People asked after each pass; more would tell little more and cost a pass of time."""
+CONTENT_EVENTS = 10.0
+"""k in k / (k + n), by which the content of an item with n training events is heard while ids learn. Who has met
+an item often enough knows it; content that spoke as loudly of it would draw it towards what merely looks alike."""
 
 
 def train_on_histories(
@@ -53,9 +57,10 @@ def train_on_histories(
     Metric.parse(settings.train.validate_metric)  # a wrong name should not wait for the end of the first pass
     course = HistoryCourse(model, prepared, settings, labels)
     precision = settings.train.precision
-    return learn(
-        course, model, settings, folder, precision=precision, run=run, resume=resume, display=display
-    )
+    with course.hearing_content():
+        return learn(
+            course, model, settings, folder, precision=precision, run=run, resume=resume, display=display
+        )
 
 
 class HistoryCourse:
@@ -82,24 +87,40 @@ class HistoryCourse:
         self.draws_negatives = len(prepared.items) > settings.train.sampled_above
         # Of a large table a step sees a small part, and only that part should cost anything.
         model.items.id.sparse = self.draws_negatives
-        counts = np.bincount(self.histories.item, minlength=prepared.items.size)
+        self.counts = np.bincount(self.histories.item, minlength=prepared.items.size)
         # Without content an item is known by the "unknown" id alone, which learns here to be no answer.
         self.catalogue = training_catalogue(prepared.warm) if model.items.has_content else None
-        self.probability_V = sampling_probability(torch.from_numpy(counts), self.catalogue)
+        self.probability_V = sampling_probability(torch.from_numpy(self.counts), self.catalogue)
         self.lengths, self.max_history = self.histories.lengths, settings.model.max_history
         self.batch_events = settings.train.batch_events or events_per_step(
             self.lengths, max_history=self.max_history
         )
 
+    @property
+    def begins_with_company(self) -> bool:
+        return self.settings.model.initial_vectors == "company"
+
+    @property
+    def content_comes_second(self) -> bool:
+        """Whether ids say something already, and content nothing yet: neither classes, nor what another run
+        has learned."""
+        return self.begins_with_company and not (self.labels or self.settings.train.start_from)
+
     def begin(self) -> None:
         """The id vectors are where the settings let them begin; content adds to them what it learns."""
-        if self.settings.model.initial_vectors == "company":
-            tower = self.model.items
+        tower = self.model.items
+        if self.begins_with_company:
             items, width = tower.id.weight.shape
             tower.begin_with(company_vectors(self.histories, items, width, ID_STD, self.settings.seed))
-            # What tells classes, or was learned before, is heard from the start.
-            if not (self.labels or self.settings.train.start_from):
-                tower.silence_content()
+        if self.content_comes_second:
+            tower.silence_content()
+
+    def hearing_content(self) -> AbstractContextManager[None]:
+        """Where content comes second it counts for an item as ``CONTENT_EVENTS`` events do beside its own."""
+        if not self.content_comes_second:
+            return nullcontext()
+        loudness = CONTENT_EVENTS / (CONTENT_EVENTS + self.counts)
+        return self.model.items.hearing(torch.from_numpy(loudness).float())
 
     def plan(self, epoch: int) -> list[IntArray]:
         return plan_epoch(
