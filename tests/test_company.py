@@ -85,7 +85,11 @@ def test_content_is_silent_beside_company_until_it_has_learned(changes, silent):
 
 @pytest.mark.parametrize(
     ("changes", "counted"),
-    [({}, True), ({"train": {"start_from": "another"}}, False), ({"model": {"initial_vectors": "random"}}, False)],
+    [
+        ({}, True),
+        ({"train": {"start_from": "another"}}, False),
+        ({"model": {"initial_vectors": "random"}}, False),
+    ],
 )
 def test_content_counts_as_some_events_beside_company_and_in_full_without(changes, counted):
     course = course_of(changes)

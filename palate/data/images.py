@@ -48,7 +48,7 @@ _TURNS = {
 """What brings a picture upright, by EXIF's orientation (CIPA DC-008, 4.6.4)."""
 
 LEAST_SCALE = 0.9
-"""A JPEG may be decoded that much smaller than it is wanted: half of 124 pixels shows as much in 64 as all of them."""
+"""A JPEG may be decoded to so much of the size wanted: in 64 pixels, half of 124 shows as much as all."""
 
 BILINEAR = ResizeOptions(resize_alg=ResizeAlg.convolution(FilterType.bilinear))
 """As Pillow's ``Resampling.BILINEAR``, to one level of 255, in a third of its time."""
@@ -108,7 +108,7 @@ def squashed(picture: Picture, size: int) -> Picture:
 
 
 def _quick(content: bytes, size: int) -> Picture | str | None:
-    """A plain JPEG, decoded at the smallest scale that is not well below ``size``; None leaves it to Pillow."""
+    """A plain JPEG, decoded at the smallest scale that nearly reaches ``size``; None leaves it to Pillow."""
     try:
         height, width, colours, _ = simplejpeg.decode_jpeg_header(content)
         if height * width > MOST_PIXELS:

@@ -52,7 +52,7 @@ PIECE_BYTES = 2**22
 PIECE = 64
 """Pictures that one thread takes at a time, and rows that are written at a time."""
 LONGEST_TURN = 0.01
-"""Seconds that a thread waits for its turn to read; that many pictures are read from memory in a tenth of it."""
+"""Seconds that a thread waits for its turn to read; a piece is read from memory in an eighth of it."""
 
 Values = npt.NDArray[Any]
 Known = Mapping[bytes, tuple[Values, int]]

@@ -127,8 +127,8 @@ class ItemTower(nn.Module):
 
     @contextmanager
     def hearing(self, loudness: torch.Tensor) -> Iterator[None]:
-        """Meanwhile an item's content counts only so much; afterwards its id says the rest, so that no vector of
-        an item with an id of its own changes by the end of this.
+        """Meanwhile an item's content counts only so much. Afterwards it counts in full again, and the id
+        says what is left, so that no vector of an item with an id of its own changes then.
 
         Args:
             loudness: float [V], one factor for all fields of an item.

@@ -29,8 +29,8 @@ from palate.train.tasks import build_tasks, draw_sample, sampling_probability
 VALIDATION_PEOPLE = 10_000
 """People asked after each pass; more would tell little more and cost a pass of time."""
 CONTENT_EVENTS = 10.0
-"""k in k / (k + n), by which the content of an item with n training events is heard while ids learn. Who has met
-an item often enough knows it; content that spoke as loudly of it would draw it towards what merely looks alike."""
+"""k in k / (k + n), by which the content of an item with n training events is heard while ids learn. Who met
+an item often enough knows it; content that spoke as loudly of it would draw it to what merely looks alike."""
 
 
 def train_on_histories(

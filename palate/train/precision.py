@@ -10,8 +10,8 @@ import torch
 
 SURE = ("avx512_bf16", "amx_bf16")
 """Instructions for products of bfloat16 that do at least twice as much as those for float32. Nothing is tried
-where they are: on a busy machine a clock decides one way once and the other way the next time, and two runs with
-one seed are to come to the same weights."""
+where they are: on a busy machine a clock decides one way once and another way the next time, and two runs
+with one seed are to come to the same weights."""
 TO_TRY = ("bf16", "sve_bf16")
 """Those that do so on some processors alone. Without any, one large product takes a second."""
 WORTH_IT = 1.5
