@@ -7,12 +7,13 @@ from hypothesis import strategies as st
 from palate.data.content import ContentEncoder
 from palate.data.store import prepare
 from palate.nn.model import TasteModel
+from palate.recommender import Recommender
 from palate.schema import Histories
 from palate.settings import Settings
 from palate.train import company as module
 from palate.train.company import company, company_vectors
 from palate.train.decide import decided
-from palate.train.histories import CONTENT_EVENTS, HistoryCourse
+from palate.train.histories import CONTENT_SPEAKS, HistoryCourse
 from tests.worlds import block_world
 
 
@@ -84,19 +85,32 @@ def test_content_is_silent_beside_company_until_it_has_learned(changes, silent):
 
 
 @pytest.mark.parametrize(
-    ("changes", "counted"),
+    ("changes", "hands_over"),
     [
         ({}, True),
         ({"train": {"start_from": "another"}}, False),
-        ({"model": {"initial_vectors": "random"}}, False),
+        ({"train": {"content_passes": 0}}, False),  # then it is all that new items will have
+        ({"model": {"width": 16, "initial_vectors": "random"}}, False),
     ],
 )
-def test_content_counts_as_some_events_beside_company_and_in_full_without(changes, counted):
+def test_content_hands_over_to_ids_after_a_quarter_of_training(changes, hands_over):
     course = course_of(changes)
     items = course.model.items  # as built: content says something
-    ids, content = (items() - items.content()).detach(), items.content().detach()
-    events = torch.from_numpy(np.bincount(course.prepared.training().item, minlength=items.size))
-    share = CONTENT_EVENTS / (CONTENT_EVENTS + events) if counted else torch.ones(items.size)
-    with course.hearing_content():
-        heard = items().detach()
-    assert torch.allclose(heard, ids + share.unsqueeze(1) * content, atol=1e-6)
+    known, before = torch.from_numpy(course.prepared.warm), items().detach()
+    course.proceed(CONTENT_SPEAKS - 0.01)
+    assert items.content().any()
+    assert all(parameter.requires_grad for parameter in items.fields.parameters())
+    for done in (CONTENT_SPEAKS, 0.9):
+        course.proceed(done)
+        assert bool(items.content().any()) != hands_over
+        assert all(parameter.requires_grad != hands_over for parameter in items.fields.parameters())
+        assert torch.allclose(items()[known], before[known], atol=1e-6)
+
+
+def test_after_training_content_can_learn_and_says_what_is_new():
+    trained = Recommender({"model": {"width": 16, "blocks": 1}, "train": {"max_epochs": 2}}).fit(
+        block_world()
+    )
+    fields = trained.model.items.fields
+    assert all(parameter.requires_grad for parameter in fields.parameters())
+    assert trained.model.items.content().any()

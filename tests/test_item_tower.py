@@ -152,21 +152,17 @@ def test_silenced_content_adds_nothing_and_can_learn_to() -> None:
     assert all(part.projection.weight.grad.any() for part in items.projections)
 
 
-def test_content_is_heard_as_loudly_as_asked_and_no_vector_changes_when_that_ends() -> None:
+def test_content_hands_over_to_ids_and_no_vector_of_its_own_changes() -> None:
     items = tower()
-    ids, content = (items() - items.content()).detach(), items.content().detach()
-    loudness = torch.linspace(0, 1, items.size)
-    wanted = ids + loudness.unsqueeze(1) * content
-    with items.hearing(loudness):
-        heard = items().detach()
-        some = items(torch.tensor([3, 2])).detach()
-    assert torch.allclose(heard, wanted)
-    assert torch.allclose(some, wanted[[3, 2]])
     own = torch.from_numpy(WARM)
-    assert torch.allclose(items()[own], heard[own], atol=1e-6)
-    # Items that share the "unknown" id vector are told by their content, heard in full again.
-    assert torch.allclose(items()[5:], (ids + content)[5:])
-    assert torch.equal(items.content(), content)
+    before, alone = items().detach(), (items() - items.content()).detach()
+    items.hand_over()
+    assert torch.allclose(items()[own], before[own])
+    assert not items.content().any()
+    assert torch.allclose(items()[~own], alone[~own], atol=1e-7)  # these share the "unknown" id
+    again = items().detach()
+    items.hand_over()
+    assert torch.equal(items(), again)
 
 
 def test_without_fields_the_tower_is_a_table() -> None:

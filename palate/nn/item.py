@@ -93,7 +93,6 @@ class ItemTower(nn.Module):
         self.register_buffer("warm", torch.ones(self.id.num_embeddings, dtype=torch.bool))
         if warm is not None:
             self.set_warm(warm)
-        self._loudness: torch.Tensor | None = None
         self.fields = nn.ModuleList(
             FieldProjection(build_column(field, settings), settings.width, len(content.fields))
             for field in content.fields
@@ -125,22 +124,13 @@ class ItemTower(nn.Module):
         for part in self.projections:
             nn.init.zeros_(part.projection.weight)
 
-    @contextmanager
-    def hearing(self, loudness: torch.Tensor) -> Iterator[None]:
-        """Meanwhile an item's content counts only so much. Afterwards it counts in full again, and the id
-        says what is left, so that no vector of an item with an id of its own changes then.
-
-        Args:
-            loudness: float [V], one factor for all fields of an item.
-        """
-        self._loudness = loudness.to(self.id.weight.device).unsqueeze(1)
-        try:
-            yield
-        finally:
-            with torch.no_grad():
-                own = self.warm.nonzero().squeeze(1)
-                self.id.weight[own] += ((self._loudness - 1.0) * self.content())[own]
-            self._loudness = None
+    def hand_over(self) -> None:
+        """Ids say from now on what content said: no vector of an item with an id of its own changes, and
+        content adds nothing any more."""
+        with torch.no_grad():
+            own = self.warm.nonzero().squeeze(1)
+            self.id.weight[own] += self.content()[own]
+        self.silence_content()
 
     def set_content(self, content: Content) -> None:
         """The tower describes these items; rows behind the id table read the "unknown" id vector.
@@ -248,12 +238,8 @@ class ItemTower(nn.Module):
             rows: int64 [rows], best without repetition, since each is computed; None is all items.
         """
         vectors: torch.Tensor = self.id(self._id_rows(rows))
-        loudness = self._loudness
-        if loudness is not None and rows is not None:
-            loudness = loudness[rows]
         for part in self.fields:
-            said = part(rows)
-            vectors = vectors + (said if loudness is None else loudness * said)
+            vectors = vectors + part(rows)
         return vectors
 
     def content(self, rows: torch.Tensor | None = None) -> torch.Tensor:

@@ -61,7 +61,7 @@ def teach_content(
     It begins from the network as it is, so that a run that was interrupted here comes to the same weights.
 
     Args:
-        first: parameters of the fields with which they begin again, by name; others go on as they are.
+        first: parameters of the fields with which they begin again, by name (``first_parameters``).
 
     Returns:
         How it went; with the validation metric where new items are asked for.
@@ -95,21 +95,26 @@ def known_items(model: TasteModel, prepared: Prepared) -> IntArray:
 
 
 def first_parameters(items: ItemTower) -> dict[str, torch.Tensor]:
-    """Copies of what all fields but media are told by at this moment, by name."""
+    """Copies of what fields are told by at this moment, by name; of media without their encoders."""
     return {
         f"{number}.{name}": value.detach().clone()
         for number, part in enumerate(items.projections)
-        if part.column.shape.kind not in MEDIA
         for name, value in part.named_parameters()
+        if part.column.shape.kind not in MEDIA or not name.startswith("column.")
     }
 
 
 def begin_again(items: ItemTower, first: Mapping[str, torch.Tensor]) -> None:
-    """These parameters of the fields have these values again, and what is kept is what encoders then make."""
-    parameters = dict(items.fields.named_parameters())
+    """These parameters of the fields have these values again, and what is kept is what encoders then make.
+
+    What media say goes on, unless they were silenced: then it is told by the encoder as it is, in a new way.
+    """
     with torch.no_grad():
-        for name, value in first.items():
-            parameters[name].copy_(value)
+        for number, part in enumerate(items.projections):
+            if part.column.shape.kind not in MEDIA or not part.projection.weight.any():
+                for name, parameter in part.named_parameters():
+                    if (first_value := first.get(f"{number}.{name}")) is not None:
+                        parameter.copy_(first_value)
     items.refresh()
 
 

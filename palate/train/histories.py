@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 
 import numpy as np
@@ -28,9 +27,9 @@ from palate.train.tasks import build_tasks, draw_sample, sampling_probability
 
 VALIDATION_PEOPLE = 10_000
 """People asked after each pass; more would tell little more and cost a pass of time."""
-CONTENT_EVENTS = 10.0
-"""k in k / (k + n), by which the content of an item with n training events is heard while ids learn. Who met
-an item often enough knows it; content that spoke as loudly of it would draw it to what merely looks alike."""
+CONTENT_SPEAKS = 0.25
+"""Share of training in which content speaks beside ids. It brings what is alike together, so that new items
+can be told by their content afterwards. For longer it would keep known items from what each is alone."""
 
 
 def train_on_histories(
@@ -57,10 +56,13 @@ def train_on_histories(
     Metric.parse(settings.train.validate_metric)  # a wrong name should not wait for the end of the first pass
     course = HistoryCourse(model, prepared, settings, labels)
     precision = settings.train.precision
-    with course.hearing_content():
+    try:
         return learn(
             course, model, settings, folder, precision=precision, run=run, resume=resume, display=display
         )
+    finally:
+        for parameter in course.resting:
+            parameter.requires_grad_(True)
 
 
 class HistoryCourse:
@@ -87,11 +89,13 @@ class HistoryCourse:
         self.draws_negatives = len(prepared.items) > settings.train.sampled_above
         # Of a large table a step sees a small part, and only that part should cost anything.
         model.items.id.sparse = self.draws_negatives
-        self.counts = np.bincount(self.histories.item, minlength=prepared.items.size)
+        counts = np.bincount(self.histories.item, minlength=prepared.items.size)
         # Without content an item is known by the "unknown" id alone, which learns here to be no answer.
         self.catalogue = training_catalogue(prepared.warm) if model.items.has_content else None
-        self.probability_V = sampling_probability(torch.from_numpy(self.counts), self.catalogue)
+        self.probability_V = sampling_probability(torch.from_numpy(counts), self.catalogue)
         self.lengths, self.max_history = self.histories.lengths, settings.model.max_history
+        self.resting: list[torch.nn.Parameter] = []
+        """What tells content, once it has handed over to ids."""
         self.batch_events = settings.train.batch_events or events_per_step(
             self.lengths, max_history=self.max_history
         )
@@ -101,9 +105,9 @@ class HistoryCourse:
         return self.settings.model.initial_vectors == "company"
 
     @property
-    def content_comes_second(self) -> bool:
-        """Whether ids say something already, and content nothing yet: neither classes, nor what another run
-        has learned."""
+    def ids_lead(self) -> bool:
+        """Whether ids say something from the start, and content nothing yet: neither classes, nor what
+        another run has learned."""
         return self.begins_with_company and not (self.labels or self.settings.train.start_from)
 
     def begin(self) -> None:
@@ -112,15 +116,19 @@ class HistoryCourse:
         if self.begins_with_company:
             items, width = tower.id.weight.shape
             tower.begin_with(company_vectors(self.histories, items, width, ID_STD, self.settings.seed))
-        if self.content_comes_second:
+        if self.ids_lead:
             tower.silence_content()
 
-    def hearing_content(self) -> AbstractContextManager[None]:
-        """Where content comes second it counts for an item as ``CONTENT_EVENTS`` events do beside its own."""
-        if not self.content_comes_second:
-            return nullcontext()
-        loudness = CONTENT_EVENTS / (CONTENT_EVENTS + self.counts)
-        return self.model.items.hearing(torch.from_numpy(loudness).float())
+    def proceed(self, done: float) -> None:
+        """After ``CONTENT_SPEAKS`` of training ids say what content said and go on alone, where passes follow
+        in which content learns anew. A run that is resumed behind that finds content silent, and changes
+        nothing."""
+        follows = self.ids_lead and self.settings.train.content_passes
+        if follows and done >= CONTENT_SPEAKS and not self.resting and self.model.items.has_content:
+            self.model.items.hand_over()
+            self.resting = [each for each in self.model.items.fields.parameters() if each.requires_grad]
+            for parameter in self.resting:
+                parameter.requires_grad_(False)
 
     def plan(self, epoch: int) -> list[IntArray]:
         return plan_epoch(

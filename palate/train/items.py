@@ -82,6 +82,9 @@ class ItemCourse:
     def begin(self) -> None:
         """Nothing is set: encoders begin at random, or with another run's weights."""
 
+    def proceed(self, done: float) -> None:
+        """Everything learns to the end."""
+
     def plan(self, epoch: int) -> list[IntArray]:
         """Pieces of about ``train.batch_events`` items."""
         return plan_items(self.training, self.settings.seed, epoch, self.settings.train.batch_events)

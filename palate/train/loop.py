@@ -43,6 +43,10 @@ class Course(Protocol[Examples]):
         """The model is as a new training, not one that is resumed, lets it begin."""
         ...
 
+    def proceed(self, done: float) -> None:
+        """The model is as it is to be when this share of all steps lies behind; told before each step."""
+        ...
+
     def plan(self, epoch: int) -> list[IntArray]:
         """What each step of a pass takes; a function of the settings and the pass alone."""
         ...
@@ -124,7 +128,9 @@ def learn(
         for step, examples in zip(steps, made_ahead(examples_of, steps), strict=True):
             draw = (settings.seed, epoch, step)
             torch.manual_seed(int(np.random.SeedSequence(draw).generate_state(1, np.uint64)[0] >> 1))
-            rate = learning_rate(options, (epoch + step / len(plan)) / options.max_epochs)
+            done = (epoch + step / len(plan)) / options.max_epochs
+            course.proceed(done)
+            rate = learning_rate(options, done)
             for group in (group for optimiser in optimisers for group in optimiser.param_groups):
                 group["lr"] = rate
 
