@@ -13,7 +13,7 @@ from palate.settings import Settings
 from palate.train import company as module
 from palate.train.company import company, company_vectors
 from palate.train.decide import decided
-from palate.train.histories import CONTENT_SPEAKS, HistoryCourse
+from palate.train.histories import HistoryCourse
 from tests.worlds import block_world
 
 
@@ -93,14 +93,16 @@ def test_content_is_silent_beside_company_until_it_has_learned(changes, silent):
         ({"model": {"width": 16, "initial_vectors": "random"}}, False),
     ],
 )
-def test_content_hands_over_to_ids_after_a_quarter_of_training(changes, hands_over):
+def test_content_hands_over_to_ids_the_sooner_the_more_events_there_are(changes, hands_over):
     course = course_of(changes)
     items = course.model.items  # as built: content says something
     known, before = torch.from_numpy(course.prepared.warm), items().detach()
-    course.proceed(CONTENT_SPEAKS - 0.01)
+    course.proceed(0.99)  # of few events nothing is learned without content
+    course.size = 1_000_000
+    course.proceed(0.29)
     assert items.content().any()
     assert all(parameter.requires_grad for parameter in items.fields.parameters())
-    for done in (CONTENT_SPEAKS, 0.9):
+    for done in (0.3, 0.9):
         course.proceed(done)
         assert bool(items.content().any()) != hands_over
         assert all(parameter.requires_grad != hands_over for parameter in items.fields.parameters())

@@ -21,15 +21,13 @@ from palate.schema import FIRST_ID, Batch, BoolArray, IntArray, Part, Questions
 from palate.settings import Settings
 from palate.train.checkpoint import Progress
 from palate.train.company import company_vectors
+from palate.train.decide import scarcity
 from palate.train.loop import learn
 from palate.train.progress import Display
 from palate.train.tasks import build_tasks, draw_sample, sampling_probability
 
 VALIDATION_PEOPLE = 10_000
 """People asked after each pass; more would tell little more and cost a pass of time."""
-CONTENT_SPEAKS = 0.25
-"""Share of training in which content speaks beside ids. It brings what is alike together, so that new items
-can be told by their content afterwards. For longer it would keep known items from what each is alone."""
 
 
 def train_on_histories(
@@ -120,11 +118,14 @@ class HistoryCourse:
             tower.silence_content()
 
     def proceed(self, done: float) -> None:
-        """After ``CONTENT_SPEAKS`` of training ids say what content said and go on alone, where passes follow
-        in which content learns anew. A run that is resumed behind that finds content silent, and changes
-        nothing."""
-        follows = self.ids_lead and self.settings.train.content_passes
-        if follows and done >= CONTENT_SPEAKS and not self.resting and self.model.items.has_content:
+        """Content speaks for a share of training, the longer the scarcer events are, and brings together what
+        is alike, so that it can tell new items afterwards. Then, where passes follow in which content learns
+        anew, ids say what it said and go on alone, to tell what each item is by itself.
+
+        A run that is resumed behind that finds content silent, and changes nothing.
+        """
+        follows = self.ids_lead and self.model.items.has_content and self.settings.train.content_passes
+        if follows and done >= scarcity(self.size) and not self.resting:
             self.model.items.hand_over()
             self.resting = [each for each in self.model.items.fields.parameters() if each.requires_grad]
             for parameter in self.resting:
