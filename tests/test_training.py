@@ -94,7 +94,9 @@ class StopAt(Silent):
 @pytest.mark.parametrize(
     ("steps", "more"), [(2, {}), (5, {}), (11, {}), (5, {"sampled_above": 5, "negatives": 16})]
 )
-def test_a_run_that_was_interrupted_ends_with_the_same_weights(tmp_path, steps, more):
+@pytest.mark.parametrize("share", [1.0, 0.3])  # of training, after which content hands over to ids
+def test_a_run_that_was_interrupted_ends_with_the_same_weights(tmp_path, monkeypatch, steps, more, share):
+    monkeypatch.setattr(histories, "scarcity", lambda _: share)
     world = block_world()
     settings = {**TINY, "train": {**TINY["train"], "max_epochs": 6, **more}}
     whole = Recommender(settings).fit(world, folder=tmp_path / "whole")

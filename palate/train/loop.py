@@ -126,10 +126,10 @@ def learn(
 
         steps, step_started = range(progress.step, len(plan)), started
         for step, examples in zip(steps, made_ahead(examples_of, steps), strict=True):
-            draw = (settings.seed, epoch, step)
-            torch.manual_seed(int(np.random.SeedSequence(draw).generate_state(1, np.uint64)[0] >> 1))
             done = (epoch + step / len(plan)) / options.max_epochs
             course.proceed(done)
+            draw = (settings.seed, epoch, step)
+            torch.manual_seed(int(np.random.SeedSequence(draw).generate_state(1, np.uint64)[0] >> 1))
             rate = learning_rate(options, done)
             for group in (group for optimiser in optimisers for group in optimiser.param_groups):
                 group["lr"] = rate
