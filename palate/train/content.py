@@ -15,9 +15,9 @@ with probability ``FIELDS_DROPPED``, since of new items much is not known. A twe
 held back; what people took of them says afterwards how far told vectors reach (``palate.train.reach``).
 
 Texts, categories, numbers and vectors begin again, as they were before any training: beside ids they have
-learned known items by heart. Encoders of pictures, clips and tracks go on, for they have more to learn, and so
-does everything where classes are told from content (``item_class``). At the end each known item's id vector
-becomes e_v − c_v: its whole vector is what it was.
+learned known items by heart. Encoders of pictures, clips and tracks go on, for they have more to learn, and
+so does everything where classes are told from content (``item_class``). At the end each known item's id
+vector becomes e_v − c_v: its whole vector is what it was.
 """
 
 from __future__ import annotations
